@@ -1,1 +1,4 @@
-"""Programs of the tenfold workspace."""
+"""Programs of the tenfold workspace: reproduce, tables, layers and bench.
+
+Each is a module of that name; `tenfold_tools.cli` is their command line.
+"""

@@ -1,0 +1,78 @@
+"""The command line `tenfold-tools`."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from tenfold.errors import TenfoldError
+from tenfold.experiment.cli import CommandLine
+from tenfold_tools import bench as benchmarks
+from tenfold_tools import layers as contracts
+from tenfold_tools import reproduce as reproduction
+from tenfold_tools import tables as readme_tables
+from tenfold_tools._workspace import find_root
+
+app = CommandLine(help="Programs of the tenfold workspace.")
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Root = Annotated[Path | None, typer.Option(help="Workspace. Default: the one that the current folder is in.")]
+Reports = Annotated[Path, typer.Option(help="Folder of the reports.")]
+
+
+@app.command()
+def reproduce(
+    names: Annotated[list[str] | None, typer.Argument(help="Packages. Default: all installed.")] = None,
+    reports: Reports = Path("reports"),
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each experiment.")] = 3,
+    workers: Annotated[int | None, typer.Option(min=1, help="Runs at a time. Default: one a core.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Run every package's quick experiment and write reports/index.html."""
+    console = Console(stderr=True)
+    outcomes = reproduction.reproduce(
+        names or [], reports, seeds, workers or min(seeds, len(os.sched_getaffinity(0))), console
+    )
+    typer.echo(f"report: {reports / 'index.html'}")
+    if any(outcome.error for outcome in outcomes):
+        raise typer.Exit(1)
+
+
+@app.command()
+def tables(
+    check: Annotated[bool, typer.Option("--check", help="Only say what differs.")] = False,
+    root: Root = None,
+    debug: Debug = False,
+) -> None:
+    """Write every README's result tables from the run records."""
+    workspace = root or find_root(Path.cwd())
+    if not check:
+        for path in readme_tables.write(workspace):
+            typer.echo(f"wrote {path.relative_to(workspace)}")
+        return
+    errors = readme_tables.stale(workspace)
+    for error in errors:
+        typer.echo(f"error: {error}", err=True)
+    if errors:
+        raise typer.Exit(TenfoldError.exit_code)
+
+
+@app.command()
+def layers(root: Root = None, debug: Debug = False) -> None:
+    """Check who imports whom."""
+    raise typer.Exit(contracts.check(root or find_root(Path.cwd())))
+
+
+@app.command()
+def bench(
+    names: Annotated[list[str] | None, typer.Argument(help="Packages. Default: all installed.")] = None,
+    reports: Reports = Path("reports"),
+    debug: Debug = False,
+) -> None:
+    """Run every benchmark and keep its records in reports/bench/."""
+    failed = benchmarks.bench(names or [], reports)
+    if failed:
+        typer.echo(f"failed: {', '.join(failed)}", err=True)
+        raise typer.Exit(1)
