@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
 from tenfold.data._checks import class_indices, corrupt
@@ -60,10 +61,13 @@ def read_jpeg_npz(path: Path, count: int, classes: Sequence[str]) -> Split:
 
 def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        stored = np.load(path, allow_pickle=False)
+        if not isinstance(stored, NpzFile):
+            raise corrupt(path, "cannot be read (it holds a single array)", "a complete npz file")
+        with stored:
             lacking = [key for key in _KEYS if key not in stored]
             arrays = {key: stored[key] for key in _KEYS if key in stored}
-    except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise corrupt(path, f"cannot be read ({error})", "a complete npz file") from error
     if lacking:
         raise corrupt(path, f"lacks {', '.join(lacking)}", f"the keys {', '.join(_KEYS)}")
