@@ -11,6 +11,7 @@ from tenfold.errors import TenfoldError
 from tenfold.experiment.cli import CommandLine
 from tenfold_tools import bench as benchmarks
 from tenfold_tools import layers as contracts
+from tenfold_tools import release as releases
 from tenfold_tools import reproduce as reproduction
 from tenfold_tools import tables as readme_tables
 from tenfold_tools._workspace import find_root
@@ -76,3 +77,17 @@ def bench(
     if failed:
         typer.echo(f"failed: {', '.join(failed)}", err=True)
         raise typer.Exit(1)
+
+
+@app.command()
+def release(
+    tag: Annotated[str, typer.Argument(help="<distribution>-v<version>")],
+    root: Root = None,
+    debug: Debug = False,
+) -> None:
+    """Print what a tag releases, as name=value lines; fail when its version is another one."""
+    workspace = root or find_root(Path.cwd())
+    found = releases.plan(workspace, tag)
+    typer.echo(f"name={found.name}")
+    typer.echo(f"folder={found.folder.relative_to(workspace).as_posix()}")
+    typer.echo(f"native={str(found.native).lower()}")
