@@ -138,5 +138,6 @@ def _decode(value: Any, arrays: dict[str, np.ndarray]) -> Any:
         return arrays[value["array"]]
     import torch
 
-    flat = torch.from_numpy(arrays[value["tensor"]]).view(getattr(torch, value["dtype"]))
-    return flat.reshape(value["shape"])
+    tensor = torch.empty(value["shape"], dtype=getattr(torch, value["dtype"]))
+    tensor.view(-1).view(torch.uint8).copy_(torch.from_numpy(arrays[value["tensor"]]))
+    return tensor

@@ -8,6 +8,7 @@ checkpoint, so a resumed run ends with the same record as an undisturbed one.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.metadata
 import math
@@ -123,7 +124,8 @@ class Experiment(Generic[Settings]):
             raise UnknownNameError("data set", dataset, self.datasets)
         finished = out / "record.json"
         if not resume:
-            finished.unlink(missing_ok=True)
+            with contextlib.suppress(NotADirectoryError):
+                finished.unlink(missing_ok=True)
             shutil.rmtree(out / "checkpoints", ignore_errors=True)
         run = Run(settings, dataset, seed, threads, out, notify)
         if finished.exists():

@@ -1,0 +1,72 @@
+"""Gradual magnitude pruning (GMP; Zhu and Gupta, 2017, arXiv 1710.01878).
+
+Between optimizer steps 0 and T the sparsity rises as s_t = s (1 - (1 - t/T)^3); every few steps
+the masks are taken anew from the present magnitudes. Masked weights stay at zero but may return
+at a later update, since their gradients are not masked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from slr_prune._pruner import Pruner
+from tenfold import SettingError
+
+
+class GradualPruner(Pruner):
+    """Raise the sparsity along a cubic ramp.
+
+    Parameters
+    ----------
+    model, sparsity, structure
+        See `Pruner`.
+    steps : int
+        Length T of the ramp in optimizer steps, counted by `constrain`.
+    every : int
+        Optimizer steps between mask updates.
+
+    Raises
+    ------
+    SettingError
+        `steps` or `every` is below 1; or as `Pruner`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        sparsity: float | Mapping[str, float],
+        *,
+        structure: str = "irregular",
+        steps: int,
+        every: int = 20,
+    ) -> None:
+        super().__init__(model, sparsity, structure=structure)
+        for name, value in (("steps", steps), ("every", every)):
+            if value < 1:
+                raise SettingError(f"{name} is {value}", "a whole number from 1 on", f"Raise {name}.")
+        self.steps = steps
+        self.every = every
+        self.t = 0
+
+    def constrain(self) -> None:
+        """Count an optimizer step, update the masks when one is due, and apply them."""
+        self.t += 1
+        if self.t <= self.steps and (self.t % self.every == 0 or self.t == self.steps):
+            ramp = 1 - (1 - self.t / self.steps) ** 3
+            self.masks = {
+                name: self._structure(weight.detach(), self.sparsity[name] * ramp)
+                for name, weight in self.weights.items()
+            }
+        super().constrain()
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `Pruner.state_dict`."""
+        return {**super().state_dict(), "t": self.t}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See `Pruner.load_state_dict`."""
+        super().load_state_dict(state)
+        self.t = state["t"]

@@ -1,0 +1,145 @@
+"""The augmented Lagrangian that SLR and ADMM share.
+
+min f(W) + sum_n g_n(Z_n) subject to W_n = Z_n, where g_n is 0 on the sparsity set of layer n and
+infinite outside:
+
+    L(W, Z, Lambda) = f(W) + sum_n <Lambda_n, W_n - Z_n> + rho/2 |W_n - Z_n|^2
+
+Z and Lambda never hold an autograd graph: the penalty's gradient in W is Lambda + rho (W - Z).
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from slr_prune._pruner import Pruner
+from tenfold import DivergedError, SettingError
+
+
+class LagrangianPruner(Pruner, ABC):
+    """A pruner that drives W towards Z through the augmented Lagrangian.
+
+    Parameters
+    ----------
+    model, sparsity, structure
+        See `Pruner`.
+    rho : float
+        Weight of the quadratic penalty, above 0.
+
+    Attributes
+    ----------
+    Z, multipliers : dict of str to Tensor
+        Auxiliary weights and Lambda, by layer.
+
+    Raises
+    ------
+    SettingError
+        `rho` is not above 0; or as `Pruner`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        sparsity: float | Mapping[str, float],
+        *,
+        structure: str = "irregular",
+        rho: float = 0.1,
+    ) -> None:
+        super().__init__(model, sparsity, structure=structure)
+        if not (rho > 0 and math.isfinite(rho)):
+            raise SettingError(f"rho is {rho}", "a finite number above 0", "The paper's default is 0.1.")
+        self.rho = rho
+        self.multipliers = {name: torch.zeros_like(weight) for name, weight in self.present().items()}
+        self.Z = self.project(self.present(), self.multipliers)
+
+    def present(self) -> dict[str, Tensor]:
+        """Return the weights as they are, detached but not copied."""
+        return {name: weight.detach() for name, weight in self.weights.items()}
+
+    def penalty(self) -> Tensor:
+        """Return sum <Lambda, W - Z> + rho/2 |W - Z|^2, a scalar differentiable in W."""
+        if self.masks:
+            return super().penalty()
+        terms = []
+        for name, weight in self.weights.items():
+            gap = weight - self.Z[name]
+            terms.append(torch.sum(gap * (self.multipliers[name] + self.rho / 2 * gap)))
+        return torch.stack(terms).sum()
+
+    def step(self, loss: float) -> None:
+        """End an epoch: one iteration of the method; none any more after `finalize`.
+
+        Parameters
+        ----------
+        loss : float
+            f(W), the training loss without `penalty`. The mean over the epoch costs nothing; an
+            evaluation after the epoch is nearer to the definition.
+
+        Raises
+        ------
+        DivergedError
+            `loss` is NaN or infinite.
+        """
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"the training loss became {loss}",
+                "a finite number",
+                "Lower the learning rate or rho; keep the first step size about rho / 10.",
+            )
+        if not self.masks:
+            self.iterate(loss)
+
+    @abstractmethod
+    def iterate(self, loss: float) -> None:
+        """Update Z and the multipliers after an epoch of training loss `loss`."""
+
+    def project(self, W: Mapping[str, Tensor], multipliers: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the minimiser of L in Z: the projection of W + Lambda / rho."""
+        Z = {}
+        for name, weight in W.items():
+            target = weight + multipliers[name] / self.rho
+            Z[name] = target * self._structure(target, self.sparsity[name])
+        return Z
+
+    def lagrangian(
+        self,
+        loss: float,
+        W: Mapping[str, Tensor],
+        Z: Mapping[str, Tensor],
+        multipliers: Mapping[str, Tensor],
+    ) -> float:
+        """Return L(W, Z, Lambda) with f(W) = `loss`, summed in double precision."""
+        value = loss
+        for name in W:
+            gap = (W[name] - Z[name]).double()
+            value += torch.sum(gap * (multipliers[name] + self.rho / 2 * gap)).item()
+        return value
+
+    def residual(self) -> float:
+        """Return |W - Z|, the sum over layers of Frobenius norms."""
+        return distance(self.present(), self.Z)
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `Pruner.state_dict`."""
+        return {**super().state_dict(), "Z": dict(self.Z), "multipliers": dict(self.multipliers)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See `Pruner.load_state_dict`."""
+        super().load_state_dict(state)
+        self.Z = self.on_device(state["Z"])
+        self.multipliers = self.on_device(state["multipliers"])
+
+    def on_device(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return copies of tensors by layer, each where that layer's weight is."""
+        return {name: tensor.to(self.weights[name].device, copy=True) for name, tensor in tensors.items()}
+
+
+def distance(W: Mapping[str, Tensor], Z: Mapping[str, Tensor]) -> float:
+    """Return the sum over layers of Frobenius norms of W - Z."""
+    return math.fsum(torch.linalg.vector_norm(W[name] - Z[name]).item() for name in W)

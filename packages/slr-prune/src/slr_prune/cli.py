@@ -1,0 +1,7 @@
+"""The command ``slr-prune``."""
+
+from slr_prune.benchmarks import bench
+from slr_prune.experiments import run
+from tenfold.experiment.cli import command_line
+
+app = command_line(run, bench, help="Prune PyTorch models by surrogate Lagrangian relaxation.")

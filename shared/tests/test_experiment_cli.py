@@ -1,0 +1,95 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tenfold.experiment import read_records
+
+PROGRAM = Path(__file__).parent / "support" / "random_walk.py"
+
+
+def call(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(PROGRAM), *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
+        check=False,
+    )
+
+
+def test_a_run_prints_a_table_and_writes_record_and_plots(tmp_path: Path) -> None:
+    done = call("run", "--quick", "--json", "out.json", "--out", "o", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "norms" in done.stdout
+    (record,) = read_records(tmp_path / "out.json")
+    assert record.command == "random-walk run --dataset digits --quick --seed 0 --seeds 1"
+    assert f"{record.metrics['norm']:.3f}" in done.stdout
+    assert (tmp_path / "o" / "plots" / "norm.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_sweep_writes_a_list_and_workers_change_nothing(tmp_path: Path) -> None:
+    arguments = ("run", "--seeds", "2", "--seed", "5", "--threads", "1", "--set", "sizes=1,2", "--json")
+    one = call(*arguments, "a.json", "--out", "a", cwd=tmp_path)
+    two = call(*arguments, "b.json", "--out", "b", "--workers", "2", cwd=tmp_path)
+    assert (one.returncode, two.returncode) == (0, 0), one.stderr + two.stderr
+    first, second = (read_records(tmp_path / name) for name in ("a.json", "b.json"))
+    assert [record.seed for record in first] == [5, 6]
+    assert [record.results() for record in first] == [record.results() for record in second]
+    assert [record.command for record in first] == [record.command for record in second]
+    assert first[0].settings["sizes"] == [1, 2]
+
+
+def test_json_to_standard_output_is_only_json(tmp_path: Path) -> None:
+    done = call("run", "--json", "-", cwd=tmp_path)
+    assert json.loads(done.stdout)["seed"] == 0
+    assert "norms" in done.stderr
+
+
+def test_a_killed_run_is_resumed(tmp_path: Path) -> None:
+    dying = ("run", "--set", "die_at=3", "--out", "a", "--json", "a.json")
+    killed = call(*dying, cwd=tmp_path)
+    assert killed.returncode == -9
+    assert not (tmp_path / "a.json").exists()
+    resumed = call(*dying, "--resume", cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert call("run", "--out", "b", "--json", "b.json", cwd=tmp_path).returncode == 0
+    (one,), (two,) = (read_records(tmp_path / name) for name in ("a.json", "b.json"))
+    assert one.metrics == two.metrics
+    assert one.history == two.history
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("run", "--dataset", "digit"), 2, "Did you mean 'digits'?"),
+        (("run", "--set", "step=3"), 2, "Did you mean 'steps'?"),
+        (("run", "--set", "steps"), 2, "NAME=VALUE"),
+        (("run", "--set", "steps=many"), 2, "setting steps is 'many'; expected int"),
+        (("run", "--set", "noisy=perhaps"), 2, "true or false"),
+        (("run", "--set", "sizes=1,x"), 2, "ints separated by commas"),
+        (("run", "--seeds", "0"), 2, "--seeds"),
+        (("run", "--out", "file/o"), 1, "--out"),
+        (("run", "--json", "file/o.json"), 1, "--json"),
+        (("run", "--set", "diverge_at=1"), 1, "became nan"),
+        (("walk",), 2, "No such command"),
+    ],
+)
+def test_mistakes_end_in_a_message_and_an_exit_code(
+    tmp_path: Path, arguments: tuple[str, ...], code: int, message: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    done = call(*arguments, cwd=tmp_path)
+    assert done.returncode == code
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    done = call("run", "--dataset", "digit", "--debug", cwd=tmp_path)
+    assert done.returncode != 0
+    assert "Traceback" in done.stderr
