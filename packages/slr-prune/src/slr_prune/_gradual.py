@@ -62,6 +62,11 @@ class GradualPruner(Pruner):
             }
         super().constrain()
 
+    def finalize(self) -> None:
+        """Hard-prune at the full target and end the ramp. See `Pruner.finalize`."""
+        self.t = self.steps
+        super().finalize()
+
     def state_dict(self) -> dict[str, Any]:
         """See `Pruner.state_dict`."""
         return {**super().state_dict(), "t": self.t}

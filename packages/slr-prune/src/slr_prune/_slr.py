@@ -9,8 +9,15 @@ One iteration k, after an epoch of SGD on L(W, Z^{k-1}, Lambda):
         s = alpha s' |W^{k-1} - Z^{k-1}| / |W^k - Z^k|,      Lambda = Lambda' + s (W^k - Z^k)
 
 with alpha = 1 - 1 / (M k^(1 - 1/k^r)), and k raised by every accepted update. Norms are sums over
-layers of Frobenius norms. Unlike the authors' code, W^{k-1} is a copy (theirs aliases the live
-weights, so that the first ratio is always 1) and Lambda holds no autograd graph.
+layers of Frobenius norms.
+
+Where we differ. The theory behind the method (Bragin et al., JOTA 2015) lets every multiplier step
+be alpha times the one before, s |W^k - Z^k| = alpha s' |W^k - Z^{k-1}|. The published numerator of
+the second update is one violation behind; s then grows with the square of the falling residual,
+passes rho and training diverges. ``step_rule="contracting"``, the default, puts |W^k - Z^{k-1}|
+there; ``"published"`` is the formula above. And unlike the authors' code, W^{k-1} is a copy
+(theirs aliases the live weights, so that the first ratio is always 1) and Lambda holds no autograd
+graph.
 """
 
 from __future__ import annotations
@@ -24,6 +31,7 @@ from slr_prune._lagrangian import LagrangianPruner, distance
 from tenfold import SettingError
 
 OnReject = Literal["continue", "return"]
+StepRule = Literal["contracting", "published"]
 
 
 class SLRPruner(LagrangianPruner):
@@ -41,6 +49,8 @@ class SLRPruner(LagrangianPruner):
         What follows when a condition fails. ``"continue"`` keeps the last accepted multipliers
         and goes on with the iteration. ``"return"`` goes back to the W step: after condition 1
         without a Z step, after condition 2 with Z, multipliers, s and k as before the iteration.
+    step_rule : {"contracting", "published"}
+        Numerator of the second update of s; see the top of this module.
 
     Attributes
     ----------
@@ -68,12 +78,14 @@ class SLRPruner(LagrangianPruner):
         M: float = 300.0,
         r: float = 0.1,
         on_reject: OnReject = "continue",
+        step_rule: StepRule = "contracting",
     ) -> None:
         super().__init__(model, sparsity, structure=structure, rho=rho)
         self.s = rho / 10 if step_size is None else step_size
         self.M = M
         self.r = r
         self.on_reject = on_reject
+        self.step_rule = step_rule
         self._check()
         self.k = 1
         self.accepted = (False, False)
@@ -88,6 +100,8 @@ class SLRPruner(LagrangianPruner):
         first = self.k == 1 or self._condition1(loss, W)
         if first:
             self._update(before, W, Z)
+            if self.step_rule == "contracting":
+                before = distance(W, Z)
         elif self.on_reject == "return":
             self.accepted = (False, False)
             return
@@ -156,6 +170,10 @@ class SLRPruner(LagrangianPruner):
             raise SettingError(f"r is {self.r}", "a number between 0 and 1", "The paper's default is 0.1.")
         if self.on_reject not in get_args(OnReject):
             raise SettingError(f"on_reject is {self.on_reject!r}", "'continue' or 'return'", "Choose one.")
+        if self.step_rule not in get_args(StepRule):
+            raise SettingError(
+                f"step_rule is {self.step_rule!r}", "'contracting' or 'published'", "Choose one."
+            )
 
 
 def alpha(k: int, M: float, r: float) -> float:
