@@ -1,0 +1,42 @@
+// AVX2 with FMA: eight floats at a time.
+#include <immintrin.h>
+
+#include "../types.hpp"
+
+namespace tenfold {
+namespace {
+
+#include "quad.hpp"
+
+struct Simd {
+    using Float = __m256;
+    static constexpr int width = 8;
+    static constexpr int registers = 16;
+
+    static Float zero() { return _mm256_setzero_ps(); }
+    static Float broadcast(float x) { return _mm256_set1_ps(x); }
+    static Float load(const float *p) { return _mm256_loadu_ps(p); }
+    static void store(float *p, Float x) { _mm256_storeu_ps(p, x); }
+    static Float add(Float a, Float b) { return _mm256_add_ps(a, b); }
+    static Float multiply_add(Float a, Float b, Float c) { return _mm256_fmadd_ps(a, b, c); }
+    static float sum(Float x) { return sum_quad(_mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1))); }
+    template <class Index>
+    static Float gather(const float *x, const Index *at) {
+        return _mm256_insertf128_ps(_mm256_castps128_ps256(gather_quad(x, at)), gather_quad(x, at + 4), 1);
+    }
+    static void transpose(const float *from, int64_t from_stride, float *to, int64_t to_stride) {
+        for (int i = 0; i < width; i += 4)
+            for (int j = 0; j < width; j += 4)
+                transpose_quad(from + i * from_stride + j, from_stride, to + j * to_stride + i, to_stride);
+    }
+};
+
+bool supported() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+
+#include "../generic/instruction_set.hpp"
+
+}  // namespace
+
+extern const InstructionSet avx2 = instruction_set("avx2", supported);
+
+}  // namespace tenfold

@@ -1,0 +1,41 @@
+// Four floats at a time through the compiler's vector extension: SSE2, NEON, or plain code.
+#include "../types.hpp"
+
+namespace tenfold {
+namespace {
+
+struct Simd {
+    typedef float Float __attribute__((vector_size(16)));
+    static constexpr int width = 4;
+    static constexpr int registers = 16;
+
+    static Float zero() { return Float{}; }
+    static Float broadcast(float x) { return Float{x, x, x, x}; }
+    static Float load(const float *p) {
+        Float x;
+        __builtin_memcpy(&x, p, sizeof x);
+        return x;
+    }
+    static void store(float *p, Float x) { __builtin_memcpy(p, &x, sizeof x); }
+    static Float add(Float a, Float b) { return a + b; }
+    static Float multiply_add(Float a, Float b, Float c) { return a * b + c; }
+    static float sum(Float x) { return (x[0] + x[2]) + (x[1] + x[3]); }
+    template <class Index>
+    static Float gather(const float *x, const Index *at) {
+        return Float{x[at[0]], x[at[1]], x[at[2]], x[at[3]]};
+    }
+    static void transpose(const float *from, int64_t from_stride, float *to, int64_t to_stride) {
+        for (int i = 0; i < width; ++i)
+            for (int j = 0; j < width; ++j) to[j * to_stride + i] = from[i * from_stride + j];
+    }
+};
+
+bool supported() { return true; }
+
+#include "../generic/instruction_set.hpp"
+
+}  // namespace
+
+extern const InstructionSet portable = instruction_set("portable", supported);
+
+}  // namespace tenfold
