@@ -111,3 +111,11 @@ def test_an_unwritable_report_folder_is_a_typed_error(workspace, tmp_path: Path)
     (tmp_path / "file").touch()
     result = reproduce(tmp_path / "file" / "reports", "fake-one")
     assert "cannot write" in str(result.exception)
+
+
+def test_with_nothing_installed_no_empty_report_is_written(
+    workspace, reports: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tenfold_tools.reproduce.experiments", lambda command: {})
+    assert "no installed package" in str(reproduce(reports).exception)
+    assert not reports.exists()

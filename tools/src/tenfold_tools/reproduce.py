@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from tenfold.errors import OutputError, TenfoldError, UnknownNameError
+from tenfold.errors import OutputError, SettingError, TenfoldError, UnknownNameError
 from tenfold.experiment import Claim, Record, Table, estimate, read_records
 from tenfold_tools._workspace import experiments, load_experiments, scripts_folder
 
@@ -106,12 +106,20 @@ def reproduce(
 
     Raises
     ------
+    SettingError
+        No package is installed.
     UnknownNameError
         A name is of no installed distribution with an experiment.
     OutputError
         The report cannot be written.
     """
     found = experiments("run")
+    if not found:
+        raise SettingError(
+            "no installed package has an experiment",
+            "at least one",
+            "Run `make sync` to install the packages of this workspace.",
+        )
     for name in names:
         if name not in found:
             raise UnknownNameError("package", name, found)
