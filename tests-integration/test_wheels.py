@@ -54,7 +54,9 @@ def install(built: Path, tmp_path: Path):
         python = tmp_path / "venv" / "bin" / "python"
         run(UV, "venv", "--python", sys.executable, tmp_path / "venv")
         from_build = ["--find-links", built, "--constraints", built / "constraints.txt"]
-        run(UV, "pip", "install", "--python", python, *from_build, *requirements, native=native)
+        # uv's cache does not know TENFOLD_NATIVE for an sdist, so a build of the other kind may be in it.
+        fresh = ["--refresh-package", "tenfold"]
+        run(UV, "pip", "install", "--python", python, *fresh, *from_build, *requirements, native=native)
         return python.parent
 
     return install

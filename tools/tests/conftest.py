@@ -99,7 +99,12 @@ def record(name: str, seed: int) -> Record:
         dataset="digits",
         seed=seed,
         settings={"epochs": 1},
-        hardware={"cpu": "made up"},
+        hardware={
+            "cpu": "made up",
+            "features": ["avx2", "fma"],
+            "memory_bytes": 25276514304,
+            "cuda": [],
+        },
         started="2024-01-01T00:00:00+00:00",
         wall_seconds=1.5,
         cpu_seconds=1.0,

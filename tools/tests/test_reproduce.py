@@ -41,7 +41,7 @@ def test_the_page_shows_claim_figure_spread_plot_command_and_origin(workspace, r
         "<td>97.0</td>",
         "fake-one run --quick --seeds 3",
         "python&nbsp;3.11.7",
-        "cpu&nbsp;made up",
+        "cpu: made up; features: avx2 fma; memory bytes: 25,276,514,304; cuda: none",
         "4.5 s of runs",
         "0, 1, 2",
     ):

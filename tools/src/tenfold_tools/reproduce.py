@@ -236,6 +236,7 @@ def _write(outcomes: Sequence[Outcome], path: Path) -> None:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("tenfold_tools"), autoescape=True, undefined=jinja2.StrictUndefined
     )
+    environment.filters["shown"] = _shown
     page = environment.get_template("report.html.jinja").render(
         outcomes=outcomes, written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     )
@@ -244,6 +245,14 @@ def _write(outcomes: Sequence[Outcome], path: Path) -> None:
         path.write_text(page, encoding="utf-8")
     except OSError as error:
         raise _unwritable(path, error) from error
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return " ".join(map(_shown, value)) or "none"
+    if isinstance(value, dict):
+        return " ".join(map(_shown, value.values()))
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _unwritable(path: Path, error: OSError) -> TenfoldError:

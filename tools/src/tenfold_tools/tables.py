@@ -147,7 +147,9 @@ def headline(claims: list[Claim]) -> str:
     first = claims[0]
     unit = f" {first.unit}" if first.unit else ""
     holds = sum(claim.holds for claim in claims)
-    verdict = "holds" if holds == len(claims) else f"holds in {holds} of {len(claims)} runs"
+    verdict = f"holds in {holds} of {len(claims)} runs"
+    if holds in (0, len(claims)):
+        verdict = "holds" if holds else "does not hold"
     ours = fmean(claim.ours for claim in claims)
     return f"{first.name}: {ours:.4g}{unit} (paper {first.paper:.4g}{unit}, {verdict})"
 
