@@ -1,7 +1,7 @@
 """``python -m tenfold``: what this machine is, which kernels it picks, how fast they are."""
 
 import json as json_library
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -41,7 +41,7 @@ def kernels(json: AsJson = False) -> None:
     """List the operators, their implementations, and which one this machine picks."""
     from tenfold import kernels
 
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "operator": operator.name,
             "summary": operator.summary,
@@ -67,9 +67,9 @@ def kernels(json: AsJson = False) -> None:
 )
 def bench(context: typer.Context) -> None:
     """Time the kernels against torch.sparse."""
-    from tenfold.kernels._bench import EXPERIMENT
+    from tenfold.kernels._bench import bench as experiment
 
-    command_line(EXPERIMENT, help="Kernels against torch.sparse.")(
+    command_line(experiment, help="Kernels against torch.sparse.")(
         ["bench", *context.args], prog_name="python -m tenfold"
     )
 

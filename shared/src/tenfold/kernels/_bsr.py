@@ -116,7 +116,7 @@ def _reference_product(
 ) -> torch.Tensor:
     _, height, width = values.shape
     block_rows, n = crow_indices.shape[0] - 1, dense.shape[1]
-    products = values @ dense.reshape(-1, width, n)[col_indices.long()]
+    products = values @ dense.reshape(dense.shape[0] // width, width, n)[col_indices.long()]
     out = dense.new_zeros((block_rows, height, n))
     return out.index_add_(0, row_of_entry(crow_indices), products).view(block_rows * height, n)
 
@@ -131,7 +131,7 @@ def _reference_transposed_product(
 ) -> torch.Tensor:
     _, height, width = values.shape
     n = dense.shape[1]
-    products = values.mT @ dense.reshape(-1, height, n)[row_of_entry(crow_indices)]
+    products = values.mT @ dense.reshape(dense.shape[0] // height, height, n)[row_of_entry(crow_indices)]
     out = dense.new_zeros((rows // width, width, n))
     return out.index_add_(0, col_indices.long(), products).view(rows, n)
 
@@ -146,8 +146,8 @@ def _reference_sampled_product(
 ) -> torch.Tensor:
     _, height, width = shape
     n = left.shape[1]
-    rows = left.reshape(-1, height, n)[row_of_entry(crow_indices)]
-    columns = right.reshape(-1, width, n)[col_indices.long()]
+    rows = left.reshape(left.shape[0] // height, height, n)[row_of_entry(crow_indices)]
+    columns = right.reshape(right.shape[0] // width, width, n)[col_indices.long()]
     return rows @ columns.mT
 
 

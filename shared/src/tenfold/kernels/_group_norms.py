@@ -89,7 +89,7 @@ class _GroupNorms(torch.autograd.Function):
         return norms
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[None, torch.Tensor]:
         groups, norms = ctx.saved_tensors
         scale = torch.where(norms > 0, gradient / norms, 0)

@@ -85,7 +85,7 @@ def use(implementation: str) -> Iterator[None]:
 
 
 def picks(name: str) -> dict[str, str]:
-    """Implementation of the operator `name` that float32 tensors get by default, by device.
+    """Name the implementation of an operator that float32 tensors get by default, by device.
 
     Returns
     -------

@@ -101,7 +101,7 @@ class _Matmul(torch.autograd.Function):
         return choice.of(format.product)(crow_indices, col_indices, values, dense)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         format, choice = ctx.format, ctx.choice  # noqa: A001
         crow_indices, col_indices, values, dense = ctx.saved_tensors
