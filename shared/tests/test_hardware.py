@@ -59,21 +59,16 @@ def test_models_are_found_by_name(monkeypatch):
         hardware.register_model("abacus")(Abacus)
 
 
-@pytest.mark.parametrize("command", [["hardware"], ["hardware", "--json"]])
-def test_command(command):
-    done = subprocess.run(
-        [sys.executable, "-m", "tenfold", *command], capture_output=True, text=True, check=True
-    )
-    if "--json" in command:
-        assert json.loads(done.stdout)["logical_cores"] == len(os.sched_getaffinity(0))
-    else:
-        assert "cores" in done.stdout
+def test_command():
+    command = [sys.executable, "-m", "tenfold", "hardware", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["logical_cores"] == len(os.sched_getaffinity(0))
 
 
 def test_command_works_without_torch():
     program = (
-        "import sys; sys.modules['torch'] = None; sys.argv = ['tenfold', 'hardware', '--json'];"
+        "import sys; sys.modules['torch'] = None; sys.argv = ['tenfold', 'hardware'];"
         "import runpy; runpy.run_module('tenfold', run_name='__main__')"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout)["cuda"] == []
+    assert "cores" in done.stdout

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import os
 import platform
 import sys
@@ -153,10 +152,12 @@ def _physical_cores(logical: set[int]) -> int:
 
 
 def _cuda_devices(import_torch: bool) -> tuple[CudaDevice, ...]:
-    if "torch" not in sys.modules and not (import_torch and importlib.util.find_spec("torch")):
+    if not (import_torch or "torch" in sys.modules):
         return ()
-    import torch
-
+    try:
+        import torch
+    except ImportError:
+        return ()
     if not torch.cuda.is_available():
         return ()
     properties = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))

@@ -98,10 +98,10 @@ def _product(
     rows = tl.arange(0, HEIGHT)
     columns = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
     sums = tl.zeros((HEIGHT, WIDTH), dtype=tl.float32)
-    for block in range(tl.load(crow + block_row), tl.load(crow + block_row + 1)):
+    for block in range(tl.load(crow + block_row).to(tl.int64), tl.load(crow + block_row + 1).to(tl.int64)):
         first = tl.load(col + block).to(tl.int64) * width
         for k in range(width):
-            entries = values + (block.to(tl.int64) * height + rows) * width + k
+            entries = values + (block * height + rows) * width + k
             column = tl.load(entries, mask=rows < height, other=0.0)
             row = tl.load(
                 dense + (first + k) * row_stride + columns.to(tl.int64) * column_stride,
@@ -124,10 +124,10 @@ def _transposed_product(
     inside = (rows < height)[:, None] & (columns < n)[None, :]
     place = (block_row * height + rows[:, None]) * row_stride + columns.to(tl.int64)[None, :] * column_stride
     tile = tl.load(dense + place, mask=inside, other=0.0)
-    for block in range(tl.load(crow + block_row), tl.load(crow + block_row + 1)):
+    for block in range(tl.load(crow + block_row).to(tl.int64), tl.load(crow + block_row + 1).to(tl.int64)):
         first = tl.load(col + block).to(tl.int64) * width
         for k in range(width):
-            entries = values + (block.to(tl.int64) * height + rows) * width + k
+            entries = values + (block * height + rows) * width + k
             column = tl.load(entries, mask=rows < height, other=0.0)
             row = tl.sum(column[:, None] * tile, axis=0)
             tl.atomic_add(out + (first + k) * n + columns, row, mask=columns < n)
@@ -142,7 +142,7 @@ def _sampled_product(
     block_row = tl.program_id(0).to(tl.int64)
     rows = tl.arange(0, HEIGHT)
     left_rows = (block_row * height + rows)[:, None] * left_row_stride
-    for block in range(tl.load(crow + block_row), tl.load(crow + block_row + 1)):
+    for block in range(tl.load(crow + block_row).to(tl.int64), tl.load(crow + block_row + 1).to(tl.int64)):
         first = tl.load(col + block).to(tl.int64) * width
         for k in range(width):
             sums = tl.zeros((HEIGHT,), dtype=tl.float32)
@@ -158,4 +158,4 @@ def _sampled_product(
                     other=0.0,
                 )
                 sums += tl.sum(tile * row[None, :], axis=1)
-            tl.store(out + (block.to(tl.int64) * height + rows) * width + k, sums, mask=rows < height)
+            tl.store(out + (block * height + rows) * width + k, sums, mask=rows < height)
