@@ -53,7 +53,8 @@ class Settings:
         Epochs of dense training, and of every candidate of every method.
     batch_size : int
     dense_lr, lr : float
-        Learning rates of dense training and of pruning; SGD with momentum 0.9.
+        Learning rates of dense training and of pruning: SGD with momentum 0.9, annealed to a
+        twentieth along a cosine, epoch by epoch.
     rhos : tuple of float
         Candidates for SLR and ADMM. SLR's first step size is a tenth of rho.
     ramps : tuple of float
@@ -66,8 +67,8 @@ class Settings:
     dense_epochs: int = 10
     epochs: int = 10
     batch_size: int = 64
-    dense_lr: float = 0.05
-    lr: float = 0.02
+    dense_lr: float = 0.1
+    lr: float = 0.05
     rhos: tuple[float, ...] = (0.003, 0.01, 0.03)
     ramps: tuple[float, ...] = (0.3, 0.6, 0.9)
 
@@ -109,9 +110,11 @@ def compare(run: Run[Settings]) -> None:
 
     dense = build(settings.model, run.seed)
     generator = torch.Generator().manual_seed(run.seed)
-    optimizer = torch.optim.SGD(dense.parameters(), settings.dense_lr, momentum=0.9)
-    for _ in run.stage("dense", settings.dense_epochs, model=dense, optimizer=optimizer, generator=generator):
+    optimizer, schedule = _optimizer(dense, settings.dense_lr, settings.dense_epochs)
+    state = {"model": dense, "optimizer": optimizer, "schedule": schedule, "generator": generator}
+    for _ in run.stage("dense", settings.dense_epochs, **state):
         loss = train_epoch(dense, None, train, optimizer, settings.batch_size, generator)
+        schedule.step()
         run.log("dense/loss", loss)
         run.log("dense/validation", accuracy(dense, validation))
     run.metric("dense/test", accuracy(dense, test))
@@ -159,12 +162,19 @@ def _prune(
     model.load_state_dict(dense.state_dict())
     pruner = make(model)
     generator = torch.Generator().manual_seed(run.seed)
-    optimizer = torch.optim.SGD(model.parameters(), settings.lr, momentum=0.9)
     epochs = 1 if isinstance(pruner, OneShotPruner) else settings.epochs
-    state: dict[str, Any] = {"model": model, "pruner": pruner, "optimizer": optimizer, "generator": generator}
+    optimizer, schedule = _optimizer(model, settings.lr, epochs)
+    state: dict[str, Any] = {
+        "model": model,
+        "pruner": pruner,
+        "optimizer": optimizer,
+        "schedule": schedule,
+        "generator": generator,
+    }
     for _ in run.stage(name, epochs, **state):
         if not isinstance(pruner, OneShotPruner):
             pruner.step(train_epoch(model, pruner, train, optimizer, settings.batch_size, generator))
+            schedule.step()
         with pruner.pruned():
             run.log(f"{name}/validation", accuracy(model, validation))
             run.log(f"{name}/test", accuracy(model, test))
@@ -174,6 +184,13 @@ def _prune(
             run.log(f"{name}/step size", pruner.s)
             run.log(f"{name}/condition 1", pruner.accepted[0])
             run.log(f"{name}/condition 2", pruner.accepted[1])
+
+
+def _optimizer(
+    model: nn.Module, lr: float, epochs: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    optimizer = torch.optim.SGD(model.parameters(), lr, momentum=0.9)
+    return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs, eta_min=lr / 20)
 
 
 def _candidates(method: str, settings: Settings, examples: int) -> dict[str, Callable[[nn.Module], Pruner]]:
