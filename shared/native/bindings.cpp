@@ -49,6 +49,8 @@ void with_sparse(const Tensor &crow, const Tensor &col, const Tensor &values, Fu
 
 NB_MODULE(_native, module) {
     using namespace tenfold;
+    // The instruction sets stay in a cache on the Python side until the interpreter is gone.
+    nb::set_leak_warnings(false);
     const auto nogil = nb::call_guard<nb::gil_scoped_release>();
 
     nb::class_<InstructionSet>(module, "InstructionSet")
