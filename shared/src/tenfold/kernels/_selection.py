@@ -6,6 +6,7 @@ In this order: the argument ``implementation=``, the innermost `use`, the enviro
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -131,12 +132,20 @@ def choose(operator: Operator[Any], tensor: torch.Tensor, implementation: str | 
 def _best(operator: Operator[Any], tensor: torch.Tensor) -> Choice:
     if tensor.dtype is torch.float32:
         if tensor.is_cpu and "native" in operator.implementations:
-            for instruction_set in native_instruction_sets().values():
-                return Choice("native", instruction_set)
+            fastest = _fastest_native()
+            if fastest is not None:
+                return fastest
             warn_without_native()
         elif tensor.is_cuda and "triton" in operator.implementations and picks_triton():
             return Choice("triton")
     return Choice("reference")
+
+
+@functools.cache
+def _fastest_native() -> Choice | None:
+    for instruction_set in native_instruction_sets().values():
+        return Choice("native", instruction_set)
+    return None
 
 
 def _parse(name: str) -> Choice:
@@ -144,14 +153,15 @@ def _parse(name: str) -> Choice:
     if implementation not in IMPLEMENTATIONS or (instruction_set and implementation != "native"):
         raise UnknownNameError("kernel implementation", name, [*IMPLEMENTATIONS, AUTOMATIC])
     if implementation == "native":
-        available = native_instruction_sets()
-        if not available:
+        fastest = _fastest_native()
+        if fastest is None:
             raise missing_native()
-        if instruction_set and instruction_set not in available:
+        if not instruction_set:
+            return fastest
+        available = native_instruction_sets()
+        if instruction_set not in available:
             raise UnknownNameError("instruction set of this machine", instruction_set, available)
-        return Choice(
-            "native", available[instruction_set] if instruction_set else next(iter(available.values()))
-        )
+        return Choice("native", available[instruction_set])
     if implementation == "triton" and not has_triton():
         raise MissingExtraError(
             "the Triton kernels were asked for without Triton",
