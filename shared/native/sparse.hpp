@@ -38,6 +38,11 @@ inline int panel_vectors(const InstructionSet &isa, int64_t rows, int64_t column
     return vectors;
 }
 
+inline Matrix columns_of(Matrix matrix, int64_t first, int64_t count) {
+    return {matrix.data + first * matrix.column_stride, matrix.rows, std::min(count, matrix.columns - first),
+            matrix.row_stride, matrix.column_stride};
+}
+
 // All the columns of a matrix as panels of equal width, side by side.
 class Panels {
 public:
@@ -88,11 +93,15 @@ void product(const InstructionSet &isa, Sparse<Index> a, Matrix dense, Matrix ou
         });
         return;
     }
-    const Panels panels(isa, dense, panel_vectors(isa, dense.rows, dense.columns), threads);
-    in_parallel(parts, [&](int part) {
-        for (int64_t p = 0; p < panels.count; ++p)
-            kernels.product(a, panels[p], bounds[part], bounds[part + 1], out, p * panels.width);
-    });
+    const int vectors = panel_vectors(isa, dense.rows, dense.columns);
+    const int64_t width = int64_t(vectors) * isa.width;
+    // One panel at a time: it is still in the cache when it is used.
+    for (int64_t first = 0; first < dense.columns; first += width) {
+        const Panels panel(isa, columns_of(dense, first, width), vectors, threads);
+        in_parallel(parts, [&](int part) {
+            kernels.product(a, panel[0], bounds[part], bounds[part + 1], out, first);
+        });
+    }
 }
 
 // out = transpose(A) @ dense. Rows of A scatter into all of the output, so threads share out its columns.
