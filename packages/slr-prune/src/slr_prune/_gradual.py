@@ -21,7 +21,7 @@ class GradualPruner(Pruner):
 
     Parameters
     ----------
-    model, sparsity, structure
+    model, sparsity, **settings
         See `Pruner`.
     steps : int
         Length T of the ramp in optimizer steps, counted by `constrain`.
@@ -39,11 +39,11 @@ class GradualPruner(Pruner):
         model: nn.Module,
         sparsity: float | Mapping[str, float],
         *,
-        structure: str = "irregular",
         steps: int,
         every: int = 20,
+        **settings: Any,
     ) -> None:
-        super().__init__(model, sparsity, structure=structure)
+        super().__init__(model, sparsity, **settings)
         for name, value in (("steps", steps), ("every", every)):
             if value < 1:
                 raise SettingError(f"{name} is {value}", "a whole number from 1 on", f"Raise {name}.")
@@ -56,10 +56,9 @@ class GradualPruner(Pruner):
         self.t += 1
         if self.t <= self.steps and (self.t % self.every == 0 or self.t == self.steps):
             ramp = 1 - (1 - self.t / self.steps) ** 3
-            self.masks = {
-                name: self._structure(weight.detach(), self.sparsity[name] * ramp)
-                for name, weight in self.weights.items()
-            }
+            self.masks = self.project_masks(
+                {name: weight.detach() for name, weight in self.weights.items()}, ramp
+            )
         super().constrain()
 
     def finalize(self) -> None:

@@ -27,7 +27,7 @@ class LagrangianPruner(Pruner, ABC):
 
     Parameters
     ----------
-    model, sparsity, structure
+    model, sparsity, **settings
         See `Pruner`.
     rho : float
         Weight of the quadratic penalty, above 0.
@@ -35,7 +35,7 @@ class LagrangianPruner(Pruner, ABC):
     Attributes
     ----------
     Z, multipliers : dict of str to Tensor
-        Auxiliary weights and Lambda, by layer.
+        Auxiliary weights and Lambda, by parameter.
 
     Raises
     ------
@@ -48,10 +48,10 @@ class LagrangianPruner(Pruner, ABC):
         model: nn.Module,
         sparsity: float | Mapping[str, float],
         *,
-        structure: str = "irregular",
         rho: float = 0.1,
+        **settings: Any,
     ) -> None:
-        super().__init__(model, sparsity, structure=structure)
+        super().__init__(model, sparsity, **settings)
         if not (rho > 0 and math.isfinite(rho)):
             raise SettingError(f"rho is {rho}", "a finite number above 0", "The paper's default is 0.1.")
         self.rho = rho
@@ -101,11 +101,9 @@ class LagrangianPruner(Pruner, ABC):
 
     def project(self, W: Mapping[str, Tensor], multipliers: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the minimiser of L in Z: the projection of W + Lambda / rho."""
-        Z = {}
-        for name, weight in W.items():
-            target = weight + multipliers[name] / self.rho
-            Z[name] = target * self._structure(target, self.sparsity[name])
-        return Z
+        targets = {name: weight + multipliers[name] / self.rho for name, weight in W.items()}
+        masks = self.project_masks(targets)
+        return {name: target * masks[name] for name, target in targets.items()}
 
     def lagrangian(
         self,

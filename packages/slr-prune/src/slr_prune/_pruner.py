@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from slr_prune._structures import get_structure
-from tenfold import SettingError, UnknownNameError
-
-PRUNABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+from slr_prune._units import build_units
 
 
 class Pruner:
@@ -32,13 +28,23 @@ class Pruner:
         earlier one.
     structure : str
         Name of a sparsity structure.
+    example_inputs : Tensor, tuple or dict, optional
+        Inputs of `model`. When given, structures of whole filters cover every layer that shares
+        channels with the pruned one, batch normalisation included, so that what is removed is
+        removed everywhere; see `slr_prune.compact`.
+    ignored_layers : sequence of str
+        Names or patterns of layers to leave dense.
+    round_to : int
+        Keep a multiple of this many channels; needs `example_inputs`.
 
     Attributes
     ----------
-    weights : dict of str to Parameter
-        The pruned weights by layer name.
+    units : list of Unit
+        What is projected together.
     sparsity : dict of str to float
-        Target of each of them.
+        Target of each unit by its name.
+    weights : dict of str to Parameter
+        The constrained parameters by name.
     masks : dict of str to Tensor
         bool, True where a weight is kept. Empty until a method fixes them.
 
@@ -51,14 +57,28 @@ class Pruner:
     """
 
     def __init__(
-        self, model: nn.Module, sparsity: float | Mapping[str, float], *, structure: str = "irregular"
+        self,
+        model: nn.Module,
+        sparsity: float | Mapping[str, float],
+        *,
+        structure: str = "irregular",
+        example_inputs: Any = None,
+        ignored_layers: Sequence[str] = (),
+        round_to: int = 1,
     ) -> None:
         self.model = model
         self.structure = structure
-        self.sparsity = _targets(model, sparsity)
-        self.weights = {name: _weight(model, name) for name in self.sparsity}
+        self.units = build_units(
+            model,
+            sparsity,
+            structure=structure,
+            example_inputs=example_inputs,
+            ignored_layers=ignored_layers,
+            round_to=round_to,
+        )
+        self.sparsity = {unit.name: unit.sparsity for unit in self.units}
+        self.weights = {name: model.get_parameter(name) for unit in self.units for name in unit.parameters}
         self.masks: dict[str, Tensor] = {}
-        self._structure = get_structure(structure)
 
     def penalty(self) -> Tensor:
         """Return the scalar to add to a batch's loss: zero, unless the method has a penalty."""
@@ -89,10 +109,22 @@ class Pruner:
 
     def current_masks(self) -> dict[str, Tensor]:
         """Return the masks of the projection of the present weights, bool, True where kept."""
-        return {
-            name: self._structure(weight.detach(), self.sparsity[name])
-            for name, weight in self.weights.items()
-        }
+        return self.project_masks({name: weight.detach() for name, weight in self.weights.items()})
+
+    def project_masks(self, tensors: Mapping[str, Tensor], progress: float = 1.0) -> dict[str, Tensor]:
+        """Return the masks of the projection of `tensors`, one for every constrained parameter.
+
+        Parameters
+        ----------
+        tensors : mapping of str to Tensor
+            Values in place of `weights`.
+        progress : float
+            Share of the target sparsity to impose, in [0, 1].
+        """
+        masks: dict[str, Tensor] = {}
+        for unit in self.units:
+            masks.update(unit.masks(tensors, unit.sparsity * progress))
+        return masks
 
     @contextmanager
     def pruned(self) -> Iterator[nn.Module]:
@@ -115,38 +147,3 @@ class Pruner:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state_dict`; the model's weights must be restored first."""
         self.masks = {name: mask.to(self.weights[name].device) for name, mask in state["masks"].items()}
-
-
-def _targets(model: nn.Module, sparsity: float | Mapping[str, float]) -> dict[str, float]:
-    layers = [name for name, module in model.named_modules() if isinstance(module, PRUNABLE)]
-    if not layers:
-        raise SettingError(
-            f"a {type(model).__name__} without linear or convolution layers",
-            "a model with at least one nn.Linear or nn.Conv layer",
-            "Pass the module that holds the layers.",
-        )
-    patterns = sparsity if isinstance(sparsity, Mapping) else {"*": sparsity}
-    targets = {}
-    for pattern, value in patterns.items():
-        matched = [name for name in layers if fnmatch.fnmatchcase(name, pattern)]
-        if not matched:
-            raise UnknownNameError("layer", pattern, layers)
-        if not 0 < value < 1:
-            raise SettingError(
-                f"sparsity {value} for layer {pattern!r}",
-                "a fraction to remove between 0 and 1, both excluded",
-                "Write 0.9 to remove 90 %; leave a layer out to keep it dense.",
-            )
-        targets.update(dict.fromkeys(matched, float(value)))
-    return {name: targets[name] for name in layers if name in targets}
-
-
-def _weight(model: nn.Module, layer: str) -> nn.Parameter:
-    weight = model.get_submodule(layer).weight
-    if not isinstance(weight, nn.Parameter):
-        raise SettingError(
-            f"layer {layer!r} whose weight is computed, not a parameter",
-            "an nn.Parameter",
-            "Remove the parametrization first (torch.nn.utils.parametrize.remove_parametrizations).",
-        )
-    return weight

@@ -39,7 +39,7 @@ class SLRPruner(LagrangianPruner):
 
     Parameters
     ----------
-    model, sparsity, structure, rho
+    model, sparsity, rho, **settings
         See `LagrangianPruner`.
     step_size : float, optional
         Initial s, above 0; a tenth of `rho` when not given. From `rho` on it was unstable.
@@ -72,15 +72,15 @@ class SLRPruner(LagrangianPruner):
         model: nn.Module,
         sparsity: float | Mapping[str, float],
         *,
-        structure: str = "irregular",
         rho: float = 0.1,
         step_size: float | None = None,
         M: float = 300.0,
         r: float = 0.1,
         on_reject: OnReject = "continue",
         step_rule: StepRule = "contracting",
+        **settings: Any,
     ) -> None:
-        super().__init__(model, sparsity, structure=structure, rho=rho)
+        super().__init__(model, sparsity, rho=rho, **settings)
         self.s = rho / 10 if step_size is None else step_size
         self.M = M
         self.r = r
