@@ -72,6 +72,21 @@ class LagrangianPruner(Pruner, ABC):
             terms.append(torch.sum(gap * (self.multipliers[name] + self.rho / 2 * gap)))
         return torch.stack(terms).sum()
 
+    def add_gradient(self) -> None:
+        """Add Lambda + rho (W - Z) to the gradients. See `Pruner.add_gradient`."""
+        if self.masks:
+            return
+        names = [name for name, weight in self.weights.items() if weight.requires_grad]
+        weights = [self.weights[name] for name in names]
+        for weight in weights:
+            if weight.grad is None:
+                weight.grad = torch.zeros_like(weight)
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        with torch.no_grad():
+            torch._foreach_add_(gradients, [self.multipliers[name] for name in names])
+            torch._foreach_add_(gradients, weights, alpha=self.rho)
+            torch._foreach_add_(gradients, [self.Z[name] for name in names], alpha=-self.rho)
+
     def step(self, loss: float) -> None:
         """End an epoch: one iteration of the method; none any more after `finalize`.
 
@@ -79,13 +94,15 @@ class LagrangianPruner(Pruner, ABC):
         ----------
         loss : float
             f(W), the training loss without `penalty`. The mean over the epoch costs nothing; an
-            evaluation after the epoch is nearer to the definition.
+            evaluation after the epoch is nearer to the definition. Its mean over `process_group`
+            counts.
 
         Raises
         ------
         DivergedError
             `loss` is NaN or infinite.
         """
+        loss = self.mean_over_processes(loss)
         if not math.isfinite(loss):
             raise DivergedError(
                 f"the training loss became {loss}",

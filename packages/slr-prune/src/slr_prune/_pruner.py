@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from slr_prune._units import build_units
+from tenfold import SettingError
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 
 class Pruner:
     """Base of the pruning methods; one interface beside any training loop.
 
-    Add `penalty` to the loss of every batch, call `constrain` after every optimizer step and
-    `step` after every epoch, and `finalize` at the end.
+    Add `penalty` to the loss of every batch, or call `add_gradient` before every optimizer step;
+    call `constrain` after every optimizer step, `step` after every epoch, `finalize` at the end.
 
     Parameters
     ----------
@@ -36,6 +40,12 @@ class Pruner:
         Names or patterns of layers to leave dense.
     round_to : int
         Keep a multiple of this many channels; needs `example_inputs`.
+    process_group : torch.distributed.ProcessGroup, optional
+        The processes that train copies of this model together, say
+        ``torch.distributed.group.WORLD`` under ``DistributedDataParallel``; pass the bare module
+        as `model`. Each has its own pruner, and all of them call `step`, which takes the mean of
+        their losses, so that all decide alike. Without it, `step` sees this process alone:
+        processes may train different models, or only one of them may prune.
 
     Attributes
     ----------
@@ -65,9 +75,11 @@ class Pruner:
         example_inputs: Any = None,
         ignored_layers: Sequence[str] = (),
         round_to: int = 1,
+        process_group: ProcessGroup | None = None,
     ) -> None:
         self.model = model
         self.structure = structure
+        self.process_group = process_group
         self.units = build_units(
             model,
             sparsity,
@@ -84,6 +96,18 @@ class Pruner:
         """Return the scalar to add to a batch's loss: zero, unless the method has a penalty."""
         return torch.zeros((), device=next(iter(self.weights.values())).device)
 
+    def add_gradient(self) -> None:
+        """Add the gradient of `penalty` to the ``grad`` of the weights, in place.
+
+        Instead of adding `penalty` to the loss, and cheaper: call it once per optimizer step, after
+        the last backward pass. So it is not divided by the number of accumulated batches, needs no
+        autograd, and is the same in every process of ``DistributedDataParallel``. With a
+        ``GradScaler``, call ``scaler.unscale_(optimizer)`` before. Call it before the gradients
+        are clipped to clip those of loss and penalty together, as with `penalty`.
+
+        Weights that do not require a gradient are left out.
+        """
+
     def constrain(self) -> None:
         """Set pruned weights back to zero after an optimizer step, where `masks` are fixed."""
         with torch.no_grad():
@@ -96,8 +120,17 @@ class Pruner:
         Parameters
         ----------
         loss : float
-            Training loss f(W) of the epoch without `penalty`.
+            Training loss f(W) of the epoch without `penalty`; its mean over `process_group`.
         """
+
+    def mean_over_processes(self, loss: float) -> float:
+        """Return the mean of `loss` over `process_group`; `loss` itself when there is none."""
+        if self.process_group is None:
+            return loss
+        device = next(iter(self.weights.values())).device
+        total = torch.tensor(loss, dtype=torch.float64, device=device)
+        torch.distributed.all_reduce(total, group=self.process_group)
+        return total.item() / torch.distributed.get_world_size(self.process_group)
 
     def finalize(self) -> None:
         """Hard-prune: fix the masks of the present weights and apply them.
@@ -147,3 +180,95 @@ class Pruner:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state_dict`; the model's weights must be restored first."""
         self.masks = {name: mask.to(self.weights[name].device) for name, mask in state["masks"].items()}
+
+
+class EpochSchedule:
+    """When a pruner steps and hard-prunes in a loop that someone else runs.
+
+    Parameters
+    ----------
+    pruner : Pruner
+        Driven.
+    prune_epochs : int, optional
+        Epochs after which to hard-prune; those that follow retrain under the masks.
+
+    Attributes
+    ----------
+    epochs : int
+        Epochs ended so far.
+    finalized : bool
+        Whether the model is hard-pruned.
+    total, weight : float
+        Weighted sum of the losses observed in the epoch under way, and the sum of their weights.
+    """
+
+    def __init__(self, pruner: Pruner, prune_epochs: int | None) -> None:
+        self.pruner = pruner
+        self.prune_epochs = prune_epochs
+        self.epochs = 0
+        self.finalized = False
+        self.total: float | Tensor = 0.0
+        self.weight = 0.0
+
+    def observe(self, loss: float | Tensor, weight: float = 1.0) -> None:
+        """Take note of a training loss; a tensor is not read before the epoch's end."""
+        if isinstance(loss, Tensor):
+            loss = loss.detach().double()
+        self.total = self.total + weight * loss
+        self.weight += weight
+
+    def mean(self) -> float:
+        """Return the mean loss of the epoch under way.
+
+        Raises
+        ------
+        SettingError
+            No loss was observed.
+        """
+        if not self.weight:
+            raise SettingError(
+                "an epoch without a training loss", "at least one", "Return the loss from the training step."
+            )
+        return float(self.total) / self.weight
+
+    def end_epoch(self, loss: float) -> None:
+        """Step the pruner, and hard-prune when `prune_epochs` are over."""
+        self.total, self.weight = 0.0, 0.0
+        self.pruner.step(loss)
+        self.epochs += 1
+        if self.epochs == self.prune_epochs:
+            self.finalize()
+
+    def finalize(self) -> None:
+        """Hard-prune; again, if that was done before and other weights were loaded since."""
+        if self.finalized:
+            self.pruner.constrain()
+        else:
+            self.pruner.finalize()
+            self.finalized = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return this state and the pruner's."""
+        return {
+            "pruner": self.pruner.state_dict(),
+            "epochs": self.epochs,
+            "finalized": self.finalized,
+            "total": float(self.total),
+            "weight": self.weight,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from `state_dict`."""
+        self.pruner.load_state_dict(state["pruner"])
+        self.epochs = state["epochs"]
+        self.finalized = state["finalized"]
+        self.total = state["total"]
+        self.weight = state["weight"]
+
+
+def check_prune_epochs(prune_epochs: int | None) -> None:
+    """Raise `SettingError` when a number of epochs is below 1."""
+    if prune_epochs is not None and prune_epochs < 1:
+        raise SettingError(
+            f"prune_epochs is {prune_epochs}", "a whole number from 1 on", "Leave it out to prune at the end."
+        )
