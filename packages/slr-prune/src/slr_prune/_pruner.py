@@ -32,14 +32,8 @@ class Pruner:
         earlier one.
     structure : str
         Name of a sparsity structure.
-    example_inputs : Tensor, tuple or dict, optional
-        Inputs of `model`. When given, structures of whole filters cover every layer that shares
-        channels with the pruned one, batch normalisation included, so that what is removed is
-        removed everywhere; see `slr_prune.compact`.
     ignored_layers : sequence of str
         Names or patterns of layers to leave dense.
-    round_to : int
-        Keep a multiple of this many channels; needs `example_inputs`.
     process_group : torch.distributed.ProcessGroup, optional
         The processes that train copies of this model together, say
         ``torch.distributed.group.WORLD`` under ``DistributedDataParallel``; pass the bare module
@@ -72,9 +66,7 @@ class Pruner:
         sparsity: float | Mapping[str, float],
         *,
         structure: str = "irregular",
-        example_inputs: Any = None,
         ignored_layers: Sequence[str] = (),
-        round_to: int = 1,
         process_group: ProcessGroup | None = None,
     ) -> None:
         self.model = model
@@ -84,9 +76,7 @@ class Pruner:
             model,
             sparsity,
             structure=structure,
-            example_inputs=example_inputs,
             ignored_layers=ignored_layers,
-            round_to=round_to,
         )
         self.sparsity = {unit.name: unit.sparsity for unit in self.units}
         self.weights = {name: model.get_parameter(name) for unit in self.units for name in unit.parameters}

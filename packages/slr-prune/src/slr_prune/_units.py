@@ -1,4 +1,4 @@
-"""What is projected together: the weight of one layer, or the channels that layers share.
+"""What is projected together: for now the weight of one layer.
 
 A unit knows its parameters, its target sparsity, and the masks of its Euclidean projection. The
 methods see nothing else of a structure.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor, nn
 
@@ -25,7 +25,7 @@ class Unit(Protocol):
     Attributes
     ----------
     name : str
-        Layer name; of the first layer where several share channels.
+        Layer name.
     sparsity : float
         Fraction to remove.
     parameters : tuple of str
@@ -67,16 +67,10 @@ def build_units(
     sparsity: float | Mapping[str, float],
     *,
     structure: str,
-    example_inputs: Any,
     ignored_layers: Sequence[str],
-    round_to: int,
 ) -> list[Unit]:
     """Return the units of a model; the arguments are those of `slr_prune.Pruner`."""
     targets = layer_targets(model, sparsity, ignored_layers)
-    if example_inputs is not None:
-        from slr_prune._groups import channel_units
-
-        return list(channel_units(model, targets, structure, example_inputs, round_to))
     projection = get_structure(structure)
     for name in targets:
         _check_parameter(model, name)
