@@ -77,7 +77,7 @@ class LagrangianPruner(Pruner, ABC):
         if self.masks:
             return
         names = [name for name, weight in self.weights.items() if weight.requires_grad]
-        weights = [self.weights[name] for name in names]
+        weights: list[Tensor] = [self.weights[name] for name in names]
         for weight in weights:
             if weight.grad is None:
                 weight.grad = torch.zeros_like(weight)

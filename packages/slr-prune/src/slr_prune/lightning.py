@@ -152,7 +152,9 @@ class PrunerCallback(Callback):
 
     def _running(self) -> EpochSchedule:
         if self._schedule is None:
-            raise SettingError("a callback that did not see on_fit_start", "all hooks of one fit", "Call fit.")
+            raise SettingError(
+                "a callback that did not see on_fit_start", "all hooks of one fit", "Call fit."
+            )
         return self._schedule
 
     def _constrain(self, *_: Any) -> None:

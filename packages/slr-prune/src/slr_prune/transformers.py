@@ -1,7 +1,7 @@
 """A pruner beside the ``Trainer`` of transformers; needs the extra ``transformers``.
 
->>> callback = PrunerTrainerCallback(lambda model: SLRPruner(model, {"bert.encoder.*": 0.9}))  # doctest: +SKIP
->>> Trainer(model, arguments, train_dataset=data, callbacks=[callback]).train()          # doctest: +SKIP
+>>> callback = PrunerTrainerCallback(lambda model: SLRPruner(model, 0.9))          # doctest: +SKIP
+>>> Trainer(model, arguments, train_dataset=data, callbacks=[callback]).train()    # doctest: +SKIP
 """
 
 from __future__ import annotations
