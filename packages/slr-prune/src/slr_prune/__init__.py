@@ -14,8 +14,10 @@ from slr_prune._admm import ADMMPruner
 from slr_prune._gradual import GradualPruner
 from slr_prune._oneshot import OneShotPruner
 from slr_prune._pruner import Pruner
+from slr_prune._sensitivity import SensitivityScan, sensitivity_scan
 from slr_prune._slr import SLRPruner
-from slr_prune._structures import STRUCTURES, Structure, register_structure
+from slr_prune._structures import STRUCTURES, Structure, get_structure, register_structure
+from slr_prune._targets import erk, from_sensitivity, global_magnitude, uniform
 
 __version__ = "0.1.0"
 
@@ -26,7 +28,14 @@ __all__ = [
     "OneShotPruner",
     "Pruner",
     "SLRPruner",
+    "SensitivityScan",
     "Structure",
     "__version__",
+    "erk",
+    "from_sensitivity",
+    "get_structure",
+    "global_magnitude",
     "register_structure",
+    "sensitivity_scan",
+    "uniform",
 ]
