@@ -179,6 +179,7 @@ def test_the_plain_loop_is_reproduced(
     if isinstance(pruner, SLRPruner):
         assert callback.pruner is not None
         assert callback.pruner.k == pruner.k > 4
+        assert callback.pruner.state_dict()["loss"] == pytest.approx(pruner.state_dict()["loss"], rel=1e-5)
 
 
 def slr(module: Any) -> SLRPruner:
@@ -214,6 +215,7 @@ CHECKPOINTS = {
     "validation end": ({"every_n_epochs": 1, "save_on_train_epoch_end": False}, "epoch=1-*.ckpt"),
     "last batch": ({"every_n_train_steps": BATCHES}, f"*step={2 * BATCHES}.ckpt"),
     "mid epoch": ({"every_n_train_steps": 4}, "*step=8.ckpt"),
+    "end of run": ({"every_n_epochs": 1, "save_on_train_epoch_end": True}, "epoch=4-*.ckpt"),
     "last epoch": ({"every_n_epochs": 1, "save_on_train_epoch_end": False}, "epoch=4-*.ckpt"),
 }
 
@@ -235,6 +237,7 @@ def test_a_resumed_run_is_the_undisturbed_one(when: str, prune_epochs: int | Non
     assert isinstance(other.pruner, SLRPruner)
     assert other.pruner.k == callback.pruner.k
     assert other.pruner.s == callback.pruner.s
+    assert other.pruner.state_dict()["loss"] == callback.pruner.state_dict()["loss"]
     for name in callback.pruner.weights:
         assert torch.equal(other.pruner.multipliers[name], callback.pruner.multipliers[name])
         assert torch.equal(other.pruner.masks[name], callback.pruner.masks[name])

@@ -178,6 +178,20 @@ def test_every_structure_takes_parameters_of_any_float_type_and_can_be_pickled(n
     assert torch.equal(structure(half, sparsity), structure(half.double(), sparsity))
 
 
+def test_ties_of_n_of_m_go_to_the_lower_input() -> None:
+    assert get_structure("100:200")(torch.ones(3, 200), 0.5)[:, :100].all()
+
+
+@pytest.mark.parametrize(("name", "dim"), [("filter", 0), ("channel", 1), ("column", 1), ("block:2x100", 0)])
+def test_groups_in_half_precision_are_not_ranked_by_rounded_norms(name: str, dim: int) -> None:
+    weight = torch.ones(4, 100, dtype=torch.bfloat16)
+    if dim == 1:
+        weight = weight.T.contiguous()
+    weight.select(dim, 3)[0] = 1.25
+    kept = get_structure(name)(weight, 0.75)
+    assert kept.select(dim, 3).all()
+
+
 @pytest.mark.parametrize("name", STRUCTURES)
 def test_nan_is_refused(name: str) -> None:
     weight = torch.ones(4, 4, 3, 3)

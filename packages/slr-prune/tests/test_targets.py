@@ -271,6 +271,13 @@ def test_from_sensitivity_by_hand() -> None:
     assert from_sensitivity(scan, 0.2, ignored_layers=["a"]) == pytest.approx({"b": 0.2})
 
 
+def test_from_sensitivity_reaches_the_highest_sparsity_whatever_the_rounding() -> None:
+    for counts in itertools.product(range(1, 15), repeat=3):
+        size = dict(zip("abc", counts, strict=True))
+        scan = scan_of({name: [1.0, 2.0, 3.0] for name in size}, size)
+        assert from_sensitivity(scan, 0.9) == pytest.approx(dict.fromkeys(size, 0.9))
+
+
 def test_from_sensitivity_shares_what_costs_nothing() -> None:
     scan = scan_of(
         {"a": [0.0, 0.0, 9.0], "b": [0.0, 5.0, 9.0], "c": [5.0, 6.0, 9.0]}, {"a": 10, "b": 10, "c": 10}
