@@ -95,8 +95,23 @@ void product(const InstructionSet &isa, Sparse<Index> a, Matrix dense, Matrix ou
     }
     const int vectors = panel_vectors(isa, dense.rows, dense.columns);
     const int64_t width = int64_t(vectors) * isa.width;
+    // While there is a panel for every thread, each packs and multiplies its own, which stays in the
+    // cache of its core; the panels that are left over are shared out by rows.
+    const int64_t panels = (dense.columns + width - 1) / width;
+    const int64_t rounds = parts > 1 ? panels / parts : 0;
+    if (rounds > 0) {
+        const int64_t size = dense.rows * width;
+        const Buffer buffer = allocate(parts * size);
+        in_parallel(parts, [&](int part) {
+            float *packed = buffer.get() + part * size;
+            for (int64_t p = part; p < rounds * parts; p += parts) {
+                isa.pack(dense, p * width, vectors, 0, dense.rows, packed);
+                kernels.product(a, {packed, width, vectors}, 0, a.block_rows, out, p * width);
+            }
+        });
+    }
     // One panel at a time: it is still in the cache when it is used.
-    for (int64_t first = 0; first < dense.columns; first += width) {
+    for (int64_t first = rounds * parts * width; first < dense.columns; first += width) {
         const Panels panel(isa, columns_of(dense, first, width), vectors, threads);
         in_parallel(parts, [&](int part) {
             kernels.product(a, panel[0], bounds[part], bounds[part + 1], out, first);

@@ -50,7 +50,9 @@ def test_argument_before_context_before_environment(monkeypatch):
     assert chosen() == "native:portable"
 
 
-@pytest.mark.parametrize("name", ["refrence", "native:sse9", "reference:avx2", ""])
+@pytest.mark.parametrize(
+    "name", ["refrence", pytest.param("native:sse9", marks=needs_native), "reference:avx2", ""]
+)
 def test_unknown_names(name, monkeypatch):
     if name:
         with pytest.raises(UnknownNameError):

@@ -71,8 +71,18 @@ def against_torch(run: Run[Settings]) -> None:
     csr, bsr = (statistics.geometric_mean(ratios[name]) for name in ("csr", "bsr"))
     run.metric("csr/geometric mean of ratios", csr)
     run.metric("bsr/geometric mean of ratios", bsr)
-    run.claim(Claim.at_least("CSR over torch.sparse, geometric mean", paper=1.5, ours=csr, unit="x"))
-    run.claim(Claim.at_least("BSR over torch.sparse, geometric mean", paper=1.0, ours=bsr, unit="x"))
+    run.claim(_goal("CSR", 1.5, csr))
+    run.claim(_goal("BSR", 1.0, bsr))
+
+
+def _goal(name: str, goal: float, ours: float) -> Claim:
+    return Claim.at_least(
+        f"{name} over torch.sparse, geometric mean",
+        paper=goal,
+        ours=ours,
+        unit="x",
+        note="a goal of this package, not a paper's figure",
+    )
 
 
 def ratio_table(records: Sequence[Record]) -> Table:
