@@ -1,16 +1,13 @@
-"""The interface that all methods share, the baselines, and the structures."""
+"""The interface that all methods share, and the baselines."""
 
-import itertools
 import math
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from slr_prune import STRUCTURES, ADMMPruner, GradualPruner, OneShotPruner, Pruner, SLRPruner
+from slr_prune import ADMMPruner, GradualPruner, OneShotPruner, Pruner, SLRPruner
 from tenfold import SettingError, UnknownNameError
 
 METHODS: list[tuple[type[Pruner], dict[str, Any]]] = [
@@ -30,42 +27,6 @@ def network() -> nn.Sequential:
 
 def sparsity_of(weight: Tensor) -> float:
     return (weight == 0).double().mean().item()
-
-
-def best_norm(weight: Tensor, groups: list[Tensor], kept: int) -> float:
-    return max(
-        sum(float((weight.flatten()[group] ** 2).sum()) for group in chosen)
-        for chosen in itertools.combinations(groups, kept)
-    )
-
-
-@given(st.integers(0, 10_000), st.floats(0.05, 0.95))
-@settings(max_examples=30, deadline=None)
-def test_irregular_is_the_projection(seed: int, sparsity: float) -> None:
-    weight = torch.randn(3, 3, generator=torch.Generator().manual_seed(seed))
-    mask = STRUCTURES["irregular"](weight, sparsity)
-    kept = max(1, round(9 * (1 - sparsity)))
-    assert int(mask.sum()) == kept
-    groups = [torch.tensor([index]) for index in range(9)]
-    assert float((weight[mask] ** 2).sum()) == pytest.approx(best_norm(weight, groups, kept), rel=1e-6)
-
-
-@given(st.integers(0, 10_000), st.floats(0.05, 0.95))
-@settings(max_examples=30, deadline=None)
-def test_filter_is_the_projection(seed: int, sparsity: float) -> None:
-    weight = torch.randn(6, 2, 2, 1, generator=torch.Generator().manual_seed(seed))
-    mask = STRUCTURES["filter"](weight, sparsity)
-    kept = max(1, round(6 * (1 - sparsity)))
-    per_filter = mask.flatten(1)
-    assert torch.equal(per_filter.any(1), per_filter.all(1))
-    assert int(per_filter.all(1).sum()) == kept
-    groups = list(torch.arange(24).view(6, 4))
-    assert float((weight[mask] ** 2).sum()) == pytest.approx(best_norm(weight, groups, kept), rel=1e-6)
-
-
-def test_filter_refuses_a_vector() -> None:
-    with pytest.raises(SettingError, match="irregular"):
-        STRUCTURES["filter"](torch.ones(4), 0.5)
 
 
 @pytest.mark.parametrize(("method", "settings"), METHODS)
