@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from slr_prune._sensitivity import SensitivityScan
-from slr_prune._units import _match, layer_targets
+from slr_prune._units import layer_targets, match_layers
 from tenfold import SettingError, kernels
 
 
@@ -160,7 +160,7 @@ def from_sensitivity(
             f"a fraction above 0 and up to {scan.sparsities[-1]}, the highest that was scanned",
             "Scan higher sparsities, or lower the target.",
         )
-    ignored = {name for pattern in ignored_layers for name in _match(pattern, list(scan.sizes))}
+    ignored = {name for pattern in ignored_layers for name in match_layers(pattern, list(scan.sizes))}
     sizes = {name: size for name, size in scan.sizes.items() if name not in ignored}
     if not sizes:
         raise SettingError("every layer is ignored", "at least one layer to prune", "Shorten ignored_layers.")

@@ -93,7 +93,7 @@ def layer_targets(
     patterns = sparsity if isinstance(sparsity, Mapping) else {"*": sparsity}
     targets = {}
     for pattern, value in patterns.items():
-        matched = _match(pattern, layers)
+        matched = match_layers(pattern, layers)
         if not 0 < value < 1:  # also refuses NaN
             raise SettingError(
                 f"sparsity {value} for layer {pattern!r}",
@@ -101,7 +101,7 @@ def layer_targets(
                 "Write 0.9 to remove 90 %; leave a layer out to keep it dense.",
             )
         targets.update(dict.fromkeys(matched, float(value)))
-    ignored = {name for pattern in ignored_layers for name in _match(pattern, layers)}
+    ignored = {name for pattern in ignored_layers for name in match_layers(pattern, layers)}
     kept = {name: targets[name] for name in layers if name in targets and name not in ignored}
     if not kept:
         raise SettingError("every layer is ignored", "at least one layer to prune", "Shorten ignored_layers.")
@@ -120,7 +120,8 @@ def prunable_layers(model: nn.Module) -> list[str]:
     return layers
 
 
-def _match(pattern: str, layers: Sequence[str]) -> list[str]:
+def match_layers(pattern: str, layers: Sequence[str]) -> list[str]:
+    """Return the layers that a name or shell pattern matches; `UnknownNameError` when none does."""
     matched = [name for name in layers if fnmatch.fnmatchcase(name, pattern)]
     if not matched:
         raise UnknownNameError("layer", pattern, layers)
