@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from slr_prune._trace import ExampleInputs
 from slr_prune._units import build_units
 from tenfold import SettingError
 
@@ -34,6 +35,18 @@ class Pruner:
         Name of a sparsity structure.
     ignored_layers : sequence of str
         Names or patterns of layers to leave dense.
+    example_inputs : Tensor, sequence or mapping, optional
+        What one call of the model takes: a tensor, positional or keyword arguments. With it,
+        structures ``"filter"`` and ``"bn-filter"`` work on groups of coupled channels: a channel goes
+        from every layer that writes it, with its bias and the affine terms of the batch
+        normalisations after it, so that `compact` can remove it. A group is pruned when a
+        sparsity names one of its layers, and left dense when one of them is ignored. Attention
+        heads go whole.
+    round_to : int
+        Keep a multiple of this many channels in each group; only with `example_inputs`.
+    num_heads : mapping of str to int, optional
+        Attention heads of linear layers by name or pattern, for models that do not reshape the
+        outputs of these layers to heads; only with `example_inputs`.
     process_group : torch.distributed.ProcessGroup, optional
         The processes that train copies of this model together, say
         ``torch.distributed.group.WORLD`` under ``DistributedDataParallel``; pass the bare module
@@ -57,7 +70,8 @@ class Pruner:
     UnknownNameError
         A name or pattern matches no linear or convolution layer, or no structure has that name.
     SettingError
-        A sparsity is outside (0, 1), or the model has no layer to prune.
+        A sparsity is outside (0, 1), or the model has no layer to prune, does not run on
+        `example_inputs`, or has coupled layers with several sparsities.
     """
 
     def __init__(
@@ -67,6 +81,9 @@ class Pruner:
         *,
         structure: str = "irregular",
         ignored_layers: Sequence[str] = (),
+        example_inputs: ExampleInputs | None = None,
+        round_to: int = 1,
+        num_heads: Mapping[str, int] | None = None,
         process_group: ProcessGroup | None = None,
     ) -> None:
         self.model = model
@@ -77,6 +94,9 @@ class Pruner:
             sparsity,
             structure=structure,
             ignored_layers=ignored_layers,
+            example_inputs=example_inputs,
+            round_to=round_to,
+            num_heads=num_heads,
         )
         self.sparsity = {unit.name: unit.sparsity for unit in self.units}
         self.weights = {name: model.get_parameter(name) for unit in self.units for name in unit.parameters}
@@ -146,7 +166,8 @@ class Pruner:
         """
         masks: dict[str, Tensor] = {}
         for unit in self.units:
-            masks.update(unit.masks(tensors, unit.sparsity * progress))
+            for name, mask in unit.masks(tensors, unit.sparsity * progress).items():
+                masks[name] = masks[name] & mask if name in masks else mask
         return masks
 
     @contextmanager
