@@ -11,6 +11,7 @@
 """
 
 from slr_prune._admm import ADMMPruner
+from slr_prune._compact import remove_channels
 from slr_prune._gradual import GradualPruner
 from slr_prune._oneshot import OneShotPruner
 from slr_prune._pruner import Pruner
@@ -36,6 +37,7 @@ __all__ = [
     "get_structure",
     "global_magnitude",
     "register_structure",
+    "remove_channels",
     "sensitivity_scan",
     "uniform",
 ]
