@@ -16,7 +16,7 @@ from slr_prune._oneshot import OneShotPruner
 from slr_prune._pruner import Pruner
 from slr_prune._sensitivity import SensitivityScan, sensitivity_scan
 from slr_prune._slr import SLRPruner
-from slr_prune._structures import STRUCTURES, Structure, get_structure, register_structure
+from slr_prune._structures import STRUCTURES, Structure, get_structure, least_sparsity, register_structure
 from slr_prune._targets import erk, from_sensitivity, global_magnitude, uniform
 
 __version__ = "0.1.0"
@@ -35,6 +35,7 @@ __all__ = [
     "from_sensitivity",
     "get_structure",
     "global_magnitude",
+    "least_sparsity",
     "register_structure",
     "sensitivity_scan",
     "uniform",
