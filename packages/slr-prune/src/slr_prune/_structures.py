@@ -29,6 +29,9 @@ from tenfold import SettingError, UnknownNameError, kernels
 Structure: TypeAlias = Callable[[Tensor, float], Tensor]
 AnyStructure = TypeVar("AnyStructure", bound=Structure)
 
+# Slack for sparsities that are fractions, such as 4/9 or 2/3, written with two digits.
+ROUNDING = 0.005
+
 STRUCTURES: dict[str, Structure] = {}
 _LEAST: dict[str, float] = {}
 
@@ -303,7 +306,7 @@ def patterns(weight: Tensor, sparsity: float) -> Tensor:
     """
     if weight.dim() != 4 or weight.shape[2:] != (3, 3):
         raise _inapplicable(weight, "shape (out, in, 3, 3) for structure 'pattern'")
-    if sparsity < 4 / 9 - _ROUNDING:
+    if sparsity < 4 / 9 - ROUNDING:
         raise SettingError(
             f"sparsity {sparsity} with structure 'pattern'",
             "4/9 or more, since every pattern removes four of nine entries",
@@ -345,7 +348,7 @@ def semi_structured(weight: Tensor, sparsity: float, *, n: int = 2, m: int = 4) 
         raise _inapplicable(
             weight, f"a multiple of {m} inputs (the second dimension) for structure '{n}:{m}'"
         )
-    if abs(sparsity - (1 - n / m)) > _ROUNDING:
+    if abs(sparsity - (1 - n / m)) > ROUNDING:
         raise SettingError(
             f"sparsity {sparsity} with structure '{n}:{m}'",
             f"1 - {n}/{m} = {1 - n / m:.4g}",
@@ -357,10 +360,6 @@ def semi_structured(weight: Tensor, sparsity: float, *, n: int = 2, m: int = 4) 
     largest = groups.sort(dim=-1, descending=True, stable=True).indices[..., :n]
     mask = torch.zeros_like(groups, dtype=torch.bool).scatter_(-1, largest, value=True)
     return mask.flatten(-2).movedim(-1, 1).contiguous()
-
-
-# Slack for sparsities that are fractions, such as 4/9 or 2/3, written with two digits.
-_ROUNDING = 0.005
 
 
 def _kept(count: int, sparsity: float) -> int:
