@@ -12,6 +12,7 @@
 
 from slr_prune._admm import ADMMPruner
 from slr_prune._gradual import GradualPruner
+from slr_prune._history import History, Iteration
 from slr_prune._oneshot import OneShotPruner
 from slr_prune._pruner import Pruner
 from slr_prune._sensitivity import SensitivityScan, sensitivity_scan
@@ -25,6 +26,8 @@ __all__ = [
     "STRUCTURES",
     "ADMMPruner",
     "GradualPruner",
+    "History",
+    "Iteration",
     "OneShotPruner",
     "Pruner",
     "SLRPruner",
