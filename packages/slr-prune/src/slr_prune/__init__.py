@@ -12,8 +12,10 @@
 
 from slr_prune._admm import ADMMPruner
 from slr_prune._compact import remove_channels
+from slr_prune._cost import Cost, LayerCost, cost
 from slr_prune._gradual import GradualPruner
 from slr_prune._history import History, Iteration
+from slr_prune._latency import LatencySearch, latency, sparsity_for_latency
 from slr_prune._oneshot import OneShotPruner
 from slr_prune._pruner import Pruner
 from slr_prune._sensitivity import SensitivityScan, sensitivity_scan
@@ -26,22 +28,28 @@ __version__ = "0.1.0"
 __all__ = [
     "STRUCTURES",
     "ADMMPruner",
+    "Cost",
     "GradualPruner",
     "History",
     "Iteration",
+    "LatencySearch",
+    "LayerCost",
     "OneShotPruner",
     "Pruner",
     "SLRPruner",
     "SensitivityScan",
     "Structure",
     "__version__",
+    "cost",
     "erk",
     "from_sensitivity",
     "get_structure",
     "global_magnitude",
+    "latency",
     "least_sparsity",
     "register_structure",
     "remove_channels",
     "sensitivity_scan",
+    "sparsity_for_latency",
     "uniform",
 ]

@@ -118,13 +118,10 @@ def run_model(model: nn.Module, example_inputs: ExampleInputs) -> Any:
     SettingError
         It does not run.
     """
-    with torch.no_grad(), _evaluating(model), _no_fused_attention():
+    arguments, keywords = call_of(example_inputs)
+    with torch.no_grad(), evaluating(model), _no_fused_attention():
         try:
-            if isinstance(example_inputs, Tensor):
-                return model(example_inputs)
-            if isinstance(example_inputs, Mapping):
-                return model(**example_inputs)
-            return model(*example_inputs)
+            return model(*arguments, **keywords)
         except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise SettingError(
                 f"a {type(model).__name__} that does not run on example_inputs ({error})",
@@ -133,8 +130,17 @@ def run_model(model: nn.Module, example_inputs: ExampleInputs) -> Any:
             ) from error
 
 
+def call_of(example_inputs: ExampleInputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the positional and the keyword arguments of a call."""
+    if isinstance(example_inputs, Tensor):
+        return (example_inputs,), {}
+    if isinstance(example_inputs, Mapping):
+        return (), dict(example_inputs)
+    return tuple(example_inputs), {}
+
+
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Put `model` into evaluation mode within a ``with`` block, and every module back after."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
