@@ -11,11 +11,15 @@
 """
 
 from slr_prune._admm import ADMMPruner
+from slr_prune._example import DeviationError
+from slr_prune._files import load, save
 from slr_prune._gradual import GradualPruner
 from slr_prune._oneshot import OneShotPruner
 from slr_prune._pruner import Pruner
 from slr_prune._sensitivity import SensitivityScan, sensitivity_scan
 from slr_prune._slr import SLRPruner
+from slr_prune._sparse_layers import BlockSparseLinear, GatheredLayer, SparseLayer, SparseLinear
+from slr_prune._sparsify import LayerSparsity, densify, describe_sparsity, sparsify
 from slr_prune._structures import STRUCTURES, Structure, get_structure, register_structure
 from slr_prune._targets import erk, from_sensitivity, global_magnitude, uniform
 
@@ -24,18 +28,29 @@ __version__ = "0.1.0"
 __all__ = [
     "STRUCTURES",
     "ADMMPruner",
+    "BlockSparseLinear",
+    "DeviationError",
+    "GatheredLayer",
     "GradualPruner",
+    "LayerSparsity",
     "OneShotPruner",
     "Pruner",
     "SLRPruner",
     "SensitivityScan",
+    "SparseLayer",
+    "SparseLinear",
     "Structure",
     "__version__",
+    "densify",
+    "describe_sparsity",
     "erk",
     "from_sensitivity",
     "get_structure",
     "global_magnitude",
+    "load",
     "register_structure",
+    "save",
     "sensitivity_scan",
+    "sparsify",
     "uniform",
 ]
