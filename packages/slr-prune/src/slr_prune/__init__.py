@@ -15,6 +15,8 @@ from slr_prune._example import DeviationError
 from slr_prune._files import load, save
 from slr_prune._gradual import GradualPruner
 from slr_prune._oneshot import OneShotPruner
+from slr_prune._onnx import export_onnx
+from slr_prune._program import export_program
 from slr_prune._pruner import Pruner
 from slr_prune._sensitivity import SensitivityScan, sensitivity_scan
 from slr_prune._slr import SLRPruner
@@ -44,6 +46,8 @@ __all__ = [
     "densify",
     "describe_sparsity",
     "erk",
+    "export_onnx",
+    "export_program",
     "from_sensitivity",
     "get_structure",
     "global_magnitude",

@@ -104,7 +104,7 @@ def sparsify(
         The copy's output differs by more than 1e-4 of the largest value; the layer is named.
     """
     sparse = deepcopy(model)
-    layers = {name: module for name, module in _outer_modules(sparse).items() if type(module) in PRUNABLE}
+    layers = {name: module for name, module in _outer_modules(sparse).items() if _is_plain(module)}
     formats = _formats(format, list(layers), ignored_layers)
     expected, called = _observe(sparse, example_inputs, layers)
     tied = _tied_parameters(sparse)
@@ -191,10 +191,12 @@ def _formats(
     ignored_layers: Sequence[str],
 ) -> dict[str, str]:
     formats: dict[str, str] = {}
-    for pattern, name in (format if isinstance(format, Mapping) else {"*": format}).items():
+    patterns = format if isinstance(format, Mapping) else {"*": format}
+    for pattern, name in patterns.items():
         if name not in ("auto", "csr", "bsr", "gathered") and _block_of(name) is None:
             raise UnknownNameError("format", name, ["auto", "bsr", "bsr:16x16", "csr", "gathered"])
-        formats.update(dict.fromkeys(match_layers(pattern, layers), name))
+        matched = match_layers(pattern, layers) if isinstance(format, Mapping) else layers
+        formats.update(dict.fromkeys(matched, name))
     ignored = {name for pattern in ignored_layers for name in match_layers(pattern, layers)}
     return {name: formats[name] for name in layers if name in formats and name not in ignored}
 
