@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from slr_prune._compact import remove_channels
+from slr_prune._example import ExampleInputs, call_of, evaluating, run_model
 from slr_prune._oneshot import OneShotPruner
-from slr_prune._trace import ExampleInputs, call_of, evaluating, run_model
 from tenfold import SettingError
 
 FINEST = 100

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from slr_prune._trace import ExampleInputs
+from slr_prune._example import ExampleInputs
 from slr_prune._units import build_units
 
 if TYPE_CHECKING:

@@ -20,10 +20,10 @@ the same for every model that runs.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,10 +35,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
+from slr_prune._example import ExampleInputs, run_model
 from slr_prune._operators import IGNORED, RULES, Axes, Axis, Ids
 from tenfold import SettingError
-
-ExampleInputs: TypeAlias = Tensor | Sequence[Any] | Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def trace(model: nn.Module, example_inputs: ExampleInputs, num_heads: Mapping[st
     """
     tracer = Tracer(model)
     tracer.couple_heads(num_heads)
-    with tracer:
+    with no_fused_attention(), tracer:
         outputs = run_model(model, example_inputs)
     for output in tree_leaves(outputs):
         if isinstance(output, Tensor):
@@ -110,49 +109,8 @@ def trace(model: nn.Module, example_inputs: ExampleInputs, num_heads: Mapping[st
     return tracer.result()
 
 
-def run_model(model: nn.Module, example_inputs: ExampleInputs) -> Any:
-    """Run `model` on `example_inputs` in evaluation mode and without gradients.
-
-    Raises
-    ------
-    SettingError
-        It does not run.
-    """
-    arguments, keywords = call_of(example_inputs)
-    with torch.no_grad(), evaluating(model), _no_fused_attention():
-        try:
-            return model(*arguments, **keywords)
-        except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
-            raise SettingError(
-                f"a {type(model).__name__} that does not run on example_inputs ({error})",
-                "a tensor, a tuple of positional or a dict of keyword arguments that the model takes",
-                "Pass what one call of the model gets, on the model's device.",
-            ) from error
-
-
-def call_of(example_inputs: ExampleInputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the positional and the keyword arguments of a call."""
-    if isinstance(example_inputs, Tensor):
-        return (example_inputs,), {}
-    if isinstance(example_inputs, Mapping):
-        return (), dict(example_inputs)
-    return tuple(example_inputs), {}
-
-
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put `model` into evaluation mode within a ``with`` block, and every module back after."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-
-
-@contextmanager
-def _no_fused_attention() -> Iterator[None]:
+def no_fused_attention() -> Iterator[None]:
     """Let torch's transformer layers call ordinary operators."""
     enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)

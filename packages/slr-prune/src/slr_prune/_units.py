@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from slr_prune._coupling import ChannelGroup, Slices, channel_groups
+from slr_prune._example import ExampleInputs
 from slr_prune._structures import Structure, get_structure
-from slr_prune._trace import ExampleInputs
 from tenfold import SettingError, UnknownNameError, kernels
 
 PRUNABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
