@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from slr_prune._example import ExampleInputs, run_model
@@ -117,7 +118,8 @@ def cost(model: nn.Module, example_inputs: ExampleInputs) -> Cost:
     """
     names = {module: name for name, module in model.named_modules()}
     macs: Counter[nn.Module] = Counter()
-    with _counting(model, macs), no_fused_attention():
+    # The counter knows neither torch's fused layers nor its attention kernel for the CPU.
+    with _counting(model, macs), no_fused_attention(), sdpa_kernel(SDPBackend.MATH):
         run_model(model, example_inputs)
     seen: set[int] = set()
     layers = []
