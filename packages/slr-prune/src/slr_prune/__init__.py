@@ -12,10 +12,12 @@
 
 from slr_prune._admm import ADMMPruner
 from slr_prune._compact import compact, remove_channels
+from slr_prune._cost import Cost, LayerCost, cost
 from slr_prune._example import DeviationError
 from slr_prune._files import load, save
 from slr_prune._gradual import GradualPruner
 from slr_prune._history import History, Iteration
+from slr_prune._latency import LatencySearch, latency, sparsity_for_latency
 from slr_prune._oneshot import OneShotPruner
 from slr_prune._onnx import export_onnx
 from slr_prune._program import export_program
@@ -33,11 +35,14 @@ __all__ = [
     "STRUCTURES",
     "ADMMPruner",
     "BlockSparseLinear",
+    "Cost",
     "DeviationError",
     "GatheredLayer",
     "GradualPruner",
     "History",
     "Iteration",
+    "LatencySearch",
+    "LayerCost",
     "LayerSparsity",
     "OneShotPruner",
     "Pruner",
@@ -48,6 +53,7 @@ __all__ = [
     "Structure",
     "__version__",
     "compact",
+    "cost",
     "densify",
     "describe_sparsity",
     "erk",
@@ -56,6 +62,7 @@ __all__ = [
     "from_sensitivity",
     "get_structure",
     "global_magnitude",
+    "latency",
     "least_sparsity",
     "load",
     "register_structure",
@@ -63,5 +70,6 @@ __all__ = [
     "save",
     "sensitivity_scan",
     "sparsify",
+    "sparsity_for_latency",
     "uniform",
 ]
