@@ -225,7 +225,9 @@ def test_swin_of_torchvision_keeps_the_attention_that_it_never_calls_dense() -> 
 def test_layers_with_hooks_or_computed_weights_stay_dense() -> None:
     model = mlp()
     model[0].register_forward_hook(lambda *_: None)
-    prune.identity(model[2], "weight")
+    with torch.no_grad():
+        prune.identity(model[2], "weight")
+    nn.utils.parametrizations.weight_norm(model[4])
     assert set(formats(sparsify(model, inputs(2, 200))).values()) == {"dense"}
     with pytest.raises(SettingError, match="layer '0' with hooks"):
         sparsify(model, inputs(2, 200), format={"0": "csr"})

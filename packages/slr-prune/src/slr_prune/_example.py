@@ -105,16 +105,16 @@ def tensors_of(output: Any, name: str = "output") -> dict[str, Tensor]:
 def deviation(output: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> float:
     """Return the largest absolute difference; infinite where names, shapes or NaN differ."""
     if output.keys() != expected.keys():
-        return float("inf")
+        return torch.inf
     largest = 0.0
     for name, reference in expected.items():
         tensor = output[name]
         if tensor.shape != reference.shape:
-            return float("inf")
+            return torch.inf
         different = tensor.ne(reference) & ~(tensor.isnan() & reference.isnan())
         if different.any():
             apart = (tensor[different].double() - reference[different].double()).abs()
-            largest = max(largest, apart.nan_to_num(float("inf")).max().item())
+            largest = max(largest, apart.nan_to_num(torch.inf, torch.inf).max().item())
     return largest
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 import pickle
+import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -152,6 +153,9 @@ def _encode(tensor: Tensor) -> Tensor | dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Tensor]:
     try:
+        with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums
+            if damaged := archive.testzip():
+                raise ValueError(f"{damaged} is damaged")
         content = torch.load(path, map_location="cpu", weights_only=True)
         if content["format"] != _FORMAT:
             raise ValueError(f"format {content['format']!r}")
@@ -167,6 +171,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         TypeError,
         ValueError,
         AttributeError,
+        zipfile.BadZipFile,
         zlib.error,
     ) as error:
         raise DataError(

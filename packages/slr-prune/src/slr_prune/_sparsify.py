@@ -298,7 +298,7 @@ def _relative_deviation(
     try:
         return deviation(_output(model, example_inputs), expected) / (magnitude(expected) or 1.0)
     except SettingError:
-        return float("inf")
+        return torch.inf
 
 
 def _culprits(

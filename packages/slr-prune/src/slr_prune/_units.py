@@ -65,7 +65,10 @@ class LayerUnit:
     def masks(self, tensors: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
         """See `Unit.masks`."""
         (parameter,) = self.parameters
-        return {parameter: self.structure(tensors[parameter], sparsity)}
+        try:
+            return {parameter: self.structure(tensors[parameter], sparsity)}
+        except SettingError as error:
+            raise SettingError(f"layer {self.name!r}: {error.came}", error.expected, error.remedy) from error
 
 
 @dataclass(frozen=True, eq=False)
