@@ -1,7 +1,8 @@
 """The command ``slr-prune``."""
 
 from slr_prune.benchmarks import bench
+from slr_prune.dense_tasks import tasks
 from slr_prune.experiments import run
 from tenfold.experiment.cli import command_line
 
-app = command_line(run, bench, help="Prune PyTorch models by surrogate Lagrangian relaxation.")
+app = command_line(run, tasks, bench, help="Prune PyTorch models by surrogate Lagrangian relaxation.")
