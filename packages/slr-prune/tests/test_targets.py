@@ -217,6 +217,33 @@ def test_the_scan_refuses_what_does_not_apply() -> None:
         sensitivity_scan(network(), lambda model: math.nan if (model[0].weight == 0).any() else 1.0, (0.5,))
 
 
+@pytest.mark.parametrize(
+    ("structure", "sparsities", "layers"),
+    [("2:4", (0.5,), ["3", "5"]), ("1:4", (0.75,), ["3", "5"]), ("pattern", (4 / 9, 0.8), ["0", "3"])],
+)
+def test_structures_with_a_least_sparsity_are_scanned(
+    structure: str, sparsities: tuple[float, ...], layers: list[str]
+) -> None:
+    scan = sensitivity_scan(network(), norm_kept, sparsities, structure=structure, layers=layers)
+    for name, accuracies in scan.accuracies.items():
+        for sparsity, value in zip(sparsities, accuracies, strict=True):
+            alone = network()
+            OneShotPruner(alone, {name: sparsity}, structure=structure).finalize()
+            assert value == norm_kept(alone) < scan.dense
+    targets = from_sensitivity(scan, sparsities[-1])
+    assert targets == pytest.approx(dict.fromkeys(layers, sparsities[-1]))
+    OneShotPruner(network(), targets, structure=structure).finalize()
+    with pytest.raises(SettingError, match="the least that the structure can make"):
+        from_sensitivity(scan, sparsities[0] / 2)
+
+
+def test_the_scan_refuses_sparsities_that_a_structure_cannot_make() -> None:
+    with pytest.raises(SettingError, match=r"expected 1 - 2/4"):
+        sensitivity_scan(network(), norm_kept, (0.5, 0.7), structure="2:4", layers=["3"])
+    with pytest.raises(SettingError, match="4/9"):
+        sensitivity_scan(network(), norm_kept, (0.3, 0.7), structure="pattern", layers=["3"])
+
+
 def scan_of(drops: dict[str, list[float]], size: dict[str, int]) -> SensitivityScan:
     accuracies = {name: tuple(90 - drop for drop in values) for name, values in drops.items()}
     return SensitivityScan("irregular", (0.3, 0.6, 0.9), 90.0, accuracies, size)

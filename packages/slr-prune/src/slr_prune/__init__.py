@@ -11,12 +11,14 @@
 """
 
 from slr_prune._admm import ADMMPruner
+from slr_prune._compact import remove_channels
 from slr_prune._gradual import GradualPruner
+from slr_prune._history import History, Iteration
 from slr_prune._oneshot import OneShotPruner
 from slr_prune._pruner import Pruner
 from slr_prune._sensitivity import SensitivityScan, sensitivity_scan
 from slr_prune._slr import SLRPruner
-from slr_prune._structures import STRUCTURES, Structure, get_structure, register_structure
+from slr_prune._structures import STRUCTURES, Structure, get_structure, least_sparsity, register_structure
 from slr_prune._targets import erk, from_sensitivity, global_magnitude, uniform
 
 __version__ = "0.1.0"
@@ -25,6 +27,8 @@ __all__ = [
     "STRUCTURES",
     "ADMMPruner",
     "GradualPruner",
+    "History",
+    "Iteration",
     "OneShotPruner",
     "Pruner",
     "SLRPruner",
@@ -35,7 +39,9 @@ __all__ = [
     "from_sensitivity",
     "get_structure",
     "global_magnitude",
+    "least_sparsity",
     "register_structure",
+    "remove_channels",
     "sensitivity_scan",
     "uniform",
 ]

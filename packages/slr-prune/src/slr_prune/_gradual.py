@@ -3,17 +3,23 @@
 Between optimizer steps 0 and T the sparsity rises as s_t = s (1 - (1 - t/T)^3); every few steps
 the masks are taken anew from the present magnitudes. Masked weights stay at zero but may return
 at a later update, since their gradients are not masked.
+
+Where we differ. N:M and ``pattern`` cannot be made below a sparsity of their own. Until the ramp
+gets there, the masks are relaxed ones: of the entries that the structure would remove at its least
+sparsity, the smallest go first, as many as the ramp asks for.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from slr_prune._pruner import Pruner
-from tenfold import SettingError
+from slr_prune._structures import least_sparsity
+from tenfold import SettingError, kernels
 
 
 class GradualPruner(Pruner):
@@ -55,10 +61,7 @@ class GradualPruner(Pruner):
         """Count an optimizer step, update the masks when one is due, and apply them."""
         self.t += 1
         if self.t <= self.steps and (self.t % self.every == 0 or self.t == self.steps):
-            ramp = 1 - (1 - self.t / self.steps) ** 3
-            self.masks = self.project_masks(
-                {name: weight.detach() for name, weight in self.weights.items()}, ramp
-            )
+            self.masks = self._ramp_masks(1 - (1 - self.t / self.steps) ** 3)
         super().constrain()
 
     def finalize(self) -> None:
@@ -74,3 +77,23 @@ class GradualPruner(Pruner):
         """See `Pruner.load_state_dict`."""
         super().load_state_dict(state)
         self.t = state["t"]
+
+    def _ramp_masks(self, progress: float) -> dict[str, Tensor]:
+        """Return the masks at a share of the target sparsity, relaxed where the structure has a floor."""
+        weights = {name: weight.detach() for name, weight in self.weights.items()}
+        least = least_sparsity(self.structure)
+        masks: dict[str, Tensor] = {}
+        for unit in self.units:
+            sparsity, floor = progress * unit.sparsity, min(least, unit.sparsity)
+            found = unit.masks(weights, max(sparsity, floor))
+            if sparsity < floor:
+                found = {name: _relax(weights[name], mask, sparsity / floor) for name, mask in found.items()}
+            masks.update(found)
+        return masks
+
+
+def _relax(weight: Tensor, mask: Tensor, share: float) -> Tensor:
+    """Return `mask` with the largest of the removed entries kept; a `share` of them stays removed."""
+    magnitudes = weight.abs().masked_fill(mask, math.inf)
+    removed = round(share * int((~mask).sum()))
+    return kernels.topk_mask(magnitudes, mask.numel() - removed)

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from slr_prune._history import History, Iteration
 from slr_prune._pruner import Pruner
 from tenfold import DivergedError, SettingError
 
@@ -36,6 +37,12 @@ class LagrangianPruner(Pruner, ABC):
     ----------
     Z, multipliers : dict of str to Tensor
         Auxiliary weights and Lambda, by parameter.
+    s : float
+        Size of the latest multiplier step.
+    accepted : tuple of bool
+        Whether the last iteration accepted its first and its second multiplier update.
+    history : History
+        Every iteration so far; ``history.plot(path)`` draws it.
 
     Raises
     ------
@@ -55,6 +62,9 @@ class LagrangianPruner(Pruner, ABC):
         if not (rho > 0 and math.isfinite(rho)):
             raise SettingError(f"rho is {rho}", "a finite number above 0", "The paper's default is 0.1.")
         self.rho = rho
+        self.s = rho
+        self.accepted = (False, False)
+        self.history = History()
         self.multipliers = {name: torch.zeros_like(weight) for name, weight in self.present().items()}
         self.Z = self.project(self.present(), self.multipliers)
 
@@ -111,6 +121,8 @@ class LagrangianPruner(Pruner, ABC):
             )
         if not self.masks:
             self.iterate(loss)
+            epoch = len(self.history) + 1
+            self.history.append(Iteration(epoch, loss, self.residual(), self.s, self.accepted))
 
     @abstractmethod
     def iterate(self, loss: float) -> None:
@@ -142,13 +154,23 @@ class LagrangianPruner(Pruner, ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """See `Pruner.state_dict`."""
-        return {**super().state_dict(), "Z": dict(self.Z), "multipliers": dict(self.multipliers)}
+        return {
+            **super().state_dict(),
+            "Z": dict(self.Z),
+            "multipliers": dict(self.multipliers),
+            "s": self.s,
+            "accepted": self.accepted,
+            "history": self.history.as_dicts(),
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See `Pruner.load_state_dict`."""
         super().load_state_dict(state)
         self.Z = self.on_device(state["Z"])
         self.multipliers = self.on_device(state["multipliers"])
+        self.s = state["s"]
+        self.accepted = tuple(state["accepted"])
+        self.history = History.from_dicts(state["history"])
 
     def on_device(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return copies of tensors by layer, each where that layer's weight is."""

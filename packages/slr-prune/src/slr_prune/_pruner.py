@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from slr_prune._trace import ExampleInputs
 from slr_prune._units import build_units
-from tenfold import SettingError
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -34,6 +34,18 @@ class Pruner:
         Name of a sparsity structure.
     ignored_layers : sequence of str
         Names or patterns of layers to leave dense.
+    example_inputs : Tensor, sequence or mapping, optional
+        What one call of the model takes: a tensor, positional or keyword arguments. With it,
+        structures ``"filter"`` and ``"bn-filter"`` work on groups of coupled channels: a channel goes
+        from every layer that writes it, with its bias and the affine terms of the batch
+        normalisations after it, so that `compact` can remove it. A group is pruned when a
+        sparsity names one of its layers, and left dense when one of them is ignored. Attention
+        heads go whole.
+    round_to : int
+        Keep a multiple of this many channels in each group; only with `example_inputs`.
+    num_heads : mapping of str to int, optional
+        Attention heads of linear layers by name or pattern, for models that do not reshape the
+        outputs of these layers to heads; only with `example_inputs`.
     process_group : torch.distributed.ProcessGroup, optional
         The processes that train copies of this model together, say
         ``torch.distributed.group.WORLD`` under ``DistributedDataParallel``; pass the bare module
@@ -57,7 +69,8 @@ class Pruner:
     UnknownNameError
         A name or pattern matches no linear or convolution layer, or no structure has that name.
     SettingError
-        A sparsity is outside (0, 1), or the model has no layer to prune.
+        A sparsity is outside (0, 1), or the model has no layer to prune, does not run on
+        `example_inputs`, or has coupled layers with several sparsities.
     """
 
     def __init__(
@@ -67,6 +80,9 @@ class Pruner:
         *,
         structure: str = "irregular",
         ignored_layers: Sequence[str] = (),
+        example_inputs: ExampleInputs | None = None,
+        round_to: int = 1,
+        num_heads: Mapping[str, int] | None = None,
         process_group: ProcessGroup | None = None,
     ) -> None:
         self.model = model
@@ -77,6 +93,9 @@ class Pruner:
             sparsity,
             structure=structure,
             ignored_layers=ignored_layers,
+            example_inputs=example_inputs,
+            round_to=round_to,
+            num_heads=num_heads,
         )
         self.sparsity = {unit.name: unit.sparsity for unit in self.units}
         self.weights = {name: model.get_parameter(name) for unit in self.units for name in unit.parameters}
@@ -146,7 +165,8 @@ class Pruner:
         """
         masks: dict[str, Tensor] = {}
         for unit in self.units:
-            masks.update(unit.masks(tensors, unit.sparsity * progress))
+            for name, mask in unit.masks(tensors, unit.sparsity * progress).items():
+                masks[name] = masks[name] & mask if name in masks else mask
         return masks
 
     @contextmanager
@@ -170,95 +190,3 @@ class Pruner:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from `state_dict`; the model's weights must be restored first."""
         self.masks = {name: mask.to(self.weights[name].device) for name, mask in state["masks"].items()}
-
-
-class EpochSchedule:
-    """When a pruner steps and hard-prunes in a loop that someone else runs.
-
-    Parameters
-    ----------
-    pruner : Pruner
-        Driven.
-    prune_epochs : int, optional
-        Epochs after which to hard-prune; those that follow retrain under the masks.
-
-    Attributes
-    ----------
-    epochs : int
-        Epochs ended so far.
-    finalized : bool
-        Whether the model is hard-pruned.
-    total, weight : float
-        Weighted sum of the losses observed in the epoch under way, and the sum of their weights.
-    """
-
-    def __init__(self, pruner: Pruner, prune_epochs: int | None) -> None:
-        self.pruner = pruner
-        self.prune_epochs = prune_epochs
-        self.epochs = 0
-        self.finalized = False
-        self.total: float | Tensor = 0.0
-        self.weight = 0.0
-
-    def observe(self, loss: float | Tensor, weight: float = 1.0) -> None:
-        """Take note of a training loss; a tensor is not read before the epoch's end."""
-        if isinstance(loss, Tensor):
-            loss = loss.detach().double()
-        self.total = self.total + weight * loss
-        self.weight += weight
-
-    def mean(self) -> float:
-        """Return the mean loss of the epoch under way.
-
-        Raises
-        ------
-        SettingError
-            No loss was observed.
-        """
-        if not self.weight:
-            raise SettingError(
-                "an epoch without a training loss", "at least one", "Return the loss from the training step."
-            )
-        return float(self.total) / self.weight
-
-    def end_epoch(self, loss: float) -> None:
-        """Step the pruner, and hard-prune when `prune_epochs` are over."""
-        self.total, self.weight = 0.0, 0.0
-        self.pruner.step(loss)
-        self.epochs += 1
-        if self.epochs == self.prune_epochs:
-            self.finalize()
-
-    def finalize(self) -> None:
-        """Hard-prune; again, if that was done before and other weights were loaded since."""
-        if self.finalized:
-            self.pruner.constrain()
-        else:
-            self.pruner.finalize()
-            self.finalized = True
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return this state and the pruner's."""
-        return {
-            "pruner": self.pruner.state_dict(),
-            "epochs": self.epochs,
-            "finalized": self.finalized,
-            "total": float(self.total),
-            "weight": self.weight,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state_dict`."""
-        self.pruner.load_state_dict(state["pruner"])
-        self.epochs = state["epochs"]
-        self.finalized = state["finalized"]
-        self.total = state["total"]
-        self.weight = state["weight"]
-
-
-def check_prune_epochs(prune_epochs: int | None) -> None:
-    """Raise `SettingError` when a number of epochs is below 1."""
-    if prune_epochs is not None and prune_epochs < 1:
-        raise SettingError(
-            f"prune_epochs is {prune_epochs}", "a whole number from 1 on", "Leave it out to prune at the end."
-        )

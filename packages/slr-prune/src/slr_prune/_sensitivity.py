@@ -92,7 +92,7 @@ def sensitivity_scan(
         Takes the model, returns its accuracy, higher being better; must leave the weights alone.
         It is called once for the dense model and once for every layer and sparsity.
     sparsities : sequence of float
-        In (0, 1), rising.
+        In (0, 1), rising. ``"pattern"`` takes 4/9 and more, N:M the single value 1 - N/M.
     structure : str
         Name of a sparsity structure.
     layers : sequence of str

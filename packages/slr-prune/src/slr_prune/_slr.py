@@ -60,6 +60,8 @@ class SLRPruner(LagrangianPruner):
         Iteration number.
     accepted : tuple of bool
         Whether conditions 1 and 2 held in the last iteration.
+    Z, multipliers, history
+        See `LagrangianPruner`.
 
     Raises
     ------
@@ -88,7 +90,6 @@ class SLRPruner(LagrangianPruner):
         self.step_rule = step_rule
         self._check()
         self.k = 1
-        self.accepted = (False, False)
         self._W = {name: weight.clone() for name, weight in self.present().items()}
         self._loss: float | None = None
 
@@ -123,9 +124,7 @@ class SLRPruner(LagrangianPruner):
         """See `Pruner.state_dict`."""
         return {
             **super().state_dict(),
-            "s": self.s,
             "k": self.k,
-            "accepted": self.accepted,
             "W": dict(self._W),
             "loss": self._loss,
         }
@@ -133,9 +132,7 @@ class SLRPruner(LagrangianPruner):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """See `Pruner.load_state_dict`."""
         super().load_state_dict(state)
-        self.s = state["s"]
         self.k = state["k"]
-        self.accepted = tuple(state["accepted"])
         self._W = self.on_device(state["W"])
         self._loss = state["loss"]
 

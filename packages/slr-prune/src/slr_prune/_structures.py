@@ -29,14 +29,27 @@ from tenfold import SettingError, UnknownNameError, kernels
 Structure: TypeAlias = Callable[[Tensor, float], Tensor]
 AnyStructure = TypeVar("AnyStructure", bound=Structure)
 
+# Slack for sparsities that are fractions, such as 4/9 or 2/3, written with two digits.
+ROUNDING = 0.005
+
 STRUCTURES: dict[str, Structure] = {}
+_LEAST: dict[str, float] = {}
 
 
-def register_structure(name: str) -> Callable[[AnyStructure], AnyStructure]:
-    """Make a structure known by name; decorates a function ``(weight, sparsity) -> bool mask``."""
+def register_structure(name: str, *, least_sparsity: float = 0.0) -> Callable[[AnyStructure], AnyStructure]:
+    """Make a structure known by name; decorates a function ``(weight, sparsity) -> bool mask``.
+
+    Parameters
+    ----------
+    name : str
+        Key in `STRUCTURES`.
+    least_sparsity : float
+        Sparsity below which the structure cannot be made; see `least_sparsity`.
+    """
 
     def register(structure: AnyStructure) -> AnyStructure:
         STRUCTURES[name] = structure
+        _LEAST[name] = least_sparsity
         return structure
 
     return register
@@ -64,19 +77,49 @@ def get_structure(name: str) -> Structure:
     """
     if name in STRUCTURES:
         return STRUCTURES[name]
-    if match := re.fullmatch(r"(\d+):(\d+)", name):
-        n, m = int(match[1]), int(match[2])
-        if not 0 < n < m:
-            raise SettingError(
-                f"structure {name!r}", "N:M with N from 1 to M - 1", "Write 2:4 to keep two of every four."
-            )
-        return partial(semi_structured, n=n, m=m)
+    if counts := _n_of_m(name):
+        return partial(semi_structured, n=counts[0], m=counts[1])
     if match := re.fullmatch(r"block:(\d+)(?:x(\d+))?", name):
         rows, columns = int(match[1]), int(match[2] or match[1])
         if not (rows and columns):
             raise SettingError(f"structure {name!r}", "sizes from 1 on", "Write block:16 or block:8x4.")
         return partial(blocks, rows=rows, columns=columns)
     raise UnknownNameError("structure", name, STRUCTURES)
+
+
+def least_sparsity(name: str) -> float:
+    """Return the sparsity below which a structure cannot be made.
+
+    It is 4/9 for ``"pattern"``, 1 - N/M for N:M (which can make no other either), and 0 for
+    those that make any sparsity.
+
+    Parameters
+    ----------
+    name : str
+        As in `get_structure`.
+
+    Raises
+    ------
+    UnknownNameError, SettingError
+        As in `get_structure`.
+    """
+    get_structure(name)
+    if name in _LEAST:
+        return _LEAST[name]
+    counts = _n_of_m(name)
+    return 1 - counts[0] / counts[1] if counts else 0.0
+
+
+def _n_of_m(name: str) -> tuple[int, int] | None:
+    match = re.fullmatch(r"(\d+):(\d+)", name)
+    if match is None:
+        return None
+    n, m = int(match[1]), int(match[2])
+    if not 0 < n < m:
+        raise SettingError(
+            f"structure {name!r}", "N:M with N from 1 to M - 1", "Write 2:4 to keep two of every four."
+        )
+    return n, m
 
 
 @register_structure("irregular")
@@ -237,7 +280,7 @@ _PATTERNS = (
 )
 
 
-@register_structure("pattern")
+@register_structure("pattern", least_sparsity=4 / 9)
 def patterns(weight: Tensor, sparsity: float) -> Tensor:
     """Reduce every 3 x 3 kernel to the best of 13 patterns, each of which removes four of nine entries.
 
@@ -263,7 +306,7 @@ def patterns(weight: Tensor, sparsity: float) -> Tensor:
     """
     if weight.dim() != 4 or weight.shape[2:] != (3, 3):
         raise _inapplicable(weight, "shape (out, in, 3, 3) for structure 'pattern'")
-    if sparsity < 4 / 9 - _ROUNDING:
+    if sparsity < 4 / 9 - ROUNDING:
         raise SettingError(
             f"sparsity {sparsity} with structure 'pattern'",
             "4/9 or more, since every pattern removes four of nine entries",
@@ -276,7 +319,7 @@ def patterns(weight: Tensor, sparsity: float) -> Tensor:
     return (kept_by[best] & kernels.topk_mask(norms, kept)[..., None]).view(weight.shape)
 
 
-@register_structure("2:4")
+@register_structure("2:4", least_sparsity=0.5)
 def semi_structured(weight: Tensor, sparsity: float, *, n: int = 2, m: int = 4) -> Tensor:
     """Keep the n largest of every m neighbours along the input dimension.
 
@@ -305,7 +348,7 @@ def semi_structured(weight: Tensor, sparsity: float, *, n: int = 2, m: int = 4) 
         raise _inapplicable(
             weight, f"a multiple of {m} inputs (the second dimension) for structure '{n}:{m}'"
         )
-    if abs(sparsity - (1 - n / m)) > _ROUNDING:
+    if abs(sparsity - (1 - n / m)) > ROUNDING:
         raise SettingError(
             f"sparsity {sparsity} with structure '{n}:{m}'",
             f"1 - {n}/{m} = {1 - n / m:.4g}",
@@ -317,10 +360,6 @@ def semi_structured(weight: Tensor, sparsity: float, *, n: int = 2, m: int = 4) 
     largest = groups.sort(dim=-1, descending=True, stable=True).indices[..., :n]
     mask = torch.zeros_like(groups, dtype=torch.bool).scatter_(-1, largest, value=True)
     return mask.flatten(-2).movedim(-1, 1).contiguous()
-
-
-# Slack for sparsities that are fractions, such as 4/9 or 2/3, written with two digits.
-_ROUNDING = 0.005
 
 
 def _kept(count: int, sparsity: float) -> int:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from slr_prune._sensitivity import SensitivityScan
+from slr_prune._structures import ROUNDING, least_sparsity
 from slr_prune._units import layer_targets, match_layers
 from tenfold import SettingError, kernels
 
@@ -150,9 +151,10 @@ def from_sensitivity(
     Raises
     ------
     UnknownNameError
-        A pattern matches no scanned layer.
+        A pattern matches no scanned layer, or the scan's structure is not registered.
     SettingError
-        `sparsity` is not above 0, or above the highest that was scanned; or no layer is left.
+        `sparsity` is not above 0, or above the highest that was scanned; no layer is left; or a
+        layer would get less than the least sparsity of the scan's structure (N:M, ``"pattern"``).
     """
     if not 0 < sparsity <= scan.sparsities[-1]:
         raise SettingError(
@@ -175,7 +177,20 @@ def from_sensitivity(
             break
     share = (budget - below) / (above - below)
     allotted = {name: low[name] + share * (high[name] - low[name]) for name in sizes}
-    return {name: value for name, value in allotted.items() if value > 0}
+    targets = {name: value for name, value in allotted.items() if value > 0}
+    _check_least(targets, scan.structure)
+    return targets
+
+
+def _check_least(targets: Mapping[str, float], structure: str) -> None:
+    least = least_sparsity(structure)
+    for layer, value in targets.items():
+        if value < least - ROUNDING:
+            raise SettingError(
+                f"sparsity {value:.4g} for layer {layer!r} with structure {structure!r}",
+                f"{least:.4g} or more, the least that the structure can make",
+                "Raise the sparsity, or leave the layer dense with ignored_layers.",
+            )
 
 
 def _path(curves: Mapping[str, Sequence[float]], sparsities: Sequence[float]) -> Iterator[dict[str, float]]:

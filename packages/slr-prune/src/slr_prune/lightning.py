@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from slr_prune._pruner import EpochSchedule, Pruner, check_prune_epochs
+from slr_prune._pruner import Pruner
+from slr_prune._schedule import EpochSchedule, check_prune_epochs
 from tenfold import MissingExtraError, SettingError
 
 try:

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from slr_prune._pruner import EpochSchedule, Pruner, check_prune_epochs
+from slr_prune._pruner import Pruner
+from slr_prune._schedule import EpochSchedule, check_prune_epochs
 from tenfold import CheckpointError, MissingExtraError, SettingError
 from tenfold.experiment import load_state, save_state
 
