@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from slr_prune import ADMMPruner, Pruner, SLRPruner
+from slr_prune._schemes import METHODS, REMEDIES
 from slr_prune._training import PASS, Examples, Loop, accuracy, augmented, mean_loss, train_epoch
 from slr_prune.benchmarks import Settings as BenchSettings
 from slr_prune.benchmarks import bench
-from slr_prune.experiments import METHODS, REMEDIES, Settings, run
+from slr_prune.experiments import Settings, run
 from slr_prune.models import INPUTS, MODELS, TARGETS, build
 from tenfold import CheckpointError, SettingError, UnknownNameError
 from tenfold.experiment import Record, load_state
