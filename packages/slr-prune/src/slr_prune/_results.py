@@ -69,7 +69,7 @@ def epochs_table(records: Sequence[Record]) -> Table:
 def remedies_table(records: Sequence[Record]) -> Table:
     """Tabulate the changes to SLR that were tried, each against ADMM with the same change."""
     remedies = {
-        "": "as in the paper",
+        "": "none",
         **{key: REMEDIES[key].title for key in records[0].settings["remedies"]},
     }
     rows = []

@@ -25,7 +25,7 @@ class Scheme:
     step : float
         SLR's first step size over rho.
     iterations : int
-        Iterations of the method in an epoch.
+        Factor of the iterations in an epoch.
     growth : float
         rho in the last epoch over rho in the first; it rises geometrically.
     exact : bool
@@ -48,7 +48,7 @@ class Scheme:
 
 REMEDIES = {
     "step": Scheme("first step size half of rho", step=0.5, methods=("slr",)),
-    "iterations": Scheme("8 iterations an epoch", iterations=8),
+    "iterations": Scheme("eight times the iterations", iterations=8),
     "growth": Scheme("rho grows tenfold", growth=10.0),
     "exact": Scheme(
         "exact conditions, back to training when one fails", exact=True, on_reject="return", methods=("slr",)

@@ -159,7 +159,7 @@ def compare(run: Run[Settings]) -> None:
     target = run.history["dense/validation"][-1] - MARGIN
     run.metric("target/validation", target)
 
-    plain = Scheme("none", iterations=settings.iterations)
+    plain = Scheme("none")
     for method in METHODS:
         model, pruner = _tune(run, method, method, plain, dense, splits)
         _retrain(run, method, model, pruner, splits)
@@ -270,6 +270,7 @@ def _prune(
     model = _build(settings, run.seed)
     model.load_state_dict(dense.state_dict())
     steps = epochs * -(-len(splits.train.y) // settings.batch_size)
+    loop = _loop(run, scheme)
     pruner = _pruner(method, model, settings, scheme, value, steps, splits.train.x[:2])
     generator = torch.Generator().manual_seed(run.seed)
     optimizer, schedule = _optimizer(model, settings.lr, epochs)
@@ -285,7 +286,7 @@ def _prune(
         if isinstance(pruner, LagrangianPruner):
             pruner.rho = value * scheme.growth ** (epoch / max(1, epochs - 1))
         if method != "oneshot":
-            train_epoch(model, pruner, splits.train, optimizer, generator, _loop(run, scheme))
+            train_epoch(model, pruner, splits.train, optimizer, generator, loop)
             schedule.step()
         with pruner.pruned():
             run.log(f"{name}/validation", accuracy(model, splits.validation))
@@ -294,7 +295,7 @@ def _prune(
         if isinstance(pruner, SLRPruner):
             run.log(f"{name}/step size", pruner.s)
             for index, condition in enumerate(CONDITIONS):
-                held = [iteration.accepted[index] for iteration in pruner.history[-scheme.iterations :]]
+                held = [iteration.accepted[index] for iteration in pruner.history[-loop.iterations :]]
                 run.log(f"{name}/{condition}", float(np.mean(held)))
     return model, pruner
 
@@ -362,7 +363,7 @@ def _loop(run: Run[Settings], scheme: Scheme | None = None) -> Loop:
         batch_size=run.settings.batch_size,
         precision="bfloat16" if run.settings.precision == "bfloat16" else "float32",
         augment=run.dataset == "cifar10",
-        iterations=scheme.iterations if scheme else 1,
+        iterations=run.settings.iterations * scheme.iterations if scheme else 1,
         exact=scheme.exact if scheme else False,
     )
 
