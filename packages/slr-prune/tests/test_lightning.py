@@ -202,6 +202,28 @@ def test_retraining_stays_under_the_masks() -> None:
     assert not torch.equal(stopped[0].weight, module.net[0].weight)
 
 
+class Watch(lightning.Callback):
+    """Counts the zeros after every batch."""
+
+    def __init__(self) -> None:
+        self.zeros: list[Tensor] = []
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        self.zeros.append(pl_module.net[0].weight == 0)
+
+
+def test_momentum_revives_nothing_and_the_budget_is_kept() -> None:
+    callback, watch = PrunerCallback(slr, prune_epochs=2), Watch()
+    fit(Module(), [callback, watch], 5)
+    assert len(watch.zeros) == 5 * BATCHES
+    assert not watch.zeros[2 * BATCHES - 1].any()
+    for zeros in watch.zeros[2 * BATCHES :]:
+        assert zeros.sum() == round(0.7 * 160)
+        assert torch.equal(zeros, watch.zeros[-1])
+    assert isinstance(callback.pruner, SLRPruner)
+    assert len(callback.pruner.history) == 2
+
+
 def test_the_penalty_is_not_scaled_with_the_loss() -> None:
     module = Module()
     precision = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=256.0))

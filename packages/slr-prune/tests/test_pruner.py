@@ -139,3 +139,11 @@ def test_a_parametrized_weight_is_refused() -> None:
 def test_an_impossible_ramp_is_refused(settings: dict[str, int]) -> None:
     with pytest.raises(SettingError, match="from 1 on"):
         GradualPruner(network(), 0.5, **settings)
+
+
+@pytest.mark.parametrize(("method", "settings"), METHODS)
+def test_a_structure_that_does_not_apply_is_refused_at_once(
+    method: type[Pruner], settings: dict[str, Any]
+) -> None:
+    with pytest.raises(SettingError, match=r"layer '3': a weight of shape \(10, 216\).*'pattern'"):
+        method(network(), {"0": 0.5, "3": 0.9}, structure="pattern", **settings)

@@ -195,6 +195,31 @@ def test_a_resumed_run_is_the_undisturbed_one(settings: dict[str, Any], step: in
         assert torch.equal(other.pruner.masks[name], callback.pruner.masks[name])
 
 
+class Watched(PrunerTrainerCallback):
+    """Looks for zeros after every step."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.zeros: list[Tensor] = []
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        name = "bert.encoder.layer.0.output.dense.weight"
+        self.zeros.append(kwargs["model"].get_parameter(name) == 0)
+        return super().on_step_end(args, state, control, **kwargs)
+
+
+def test_momentum_revives_nothing_and_the_budget_is_kept(tmp_path: Path) -> None:
+    callback = Watched(slr, prune_epochs=2)
+    train(callback, tmp_path, epochs=5)
+    assert len(callback.zeros) == 5 * BATCHES
+    assert not callback.zeros[2 * BATCHES - 1].any()
+    for zeros in callback.zeros[2 * BATCHES :]:
+        assert zeros.sum() == round(0.7 * zeros.numel())
+        assert torch.equal(zeros, callback.zeros[-1])
+    assert isinstance(callback.pruner, SLRPruner)
+    assert len(callback.pruner.history) == 2
+
+
 def test_the_state_of_another_checkpoint_is_refused(tmp_path: Path) -> None:
     train(PrunerTrainerCallback(slr), tmp_path, save_strategy="epoch", epochs=3)
     moved = tmp_path / "moved"

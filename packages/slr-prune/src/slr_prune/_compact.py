@@ -16,18 +16,58 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
-from torch.utils._pytree import tree_leaves
 
 from slr_prune._coupling import ChannelGroup, channel_groups
-from slr_prune._trace import ExampleInputs, run_model
+from slr_prune._example import (
+    DeviationError,
+    ExampleInputs,
+    deviation,
+    magnitude,
+    run_model,
+    tensors_of,
+    tolerance,
+)
+from slr_prune._sparsify import sparsify
 from slr_prune._units import prunable_layers
 from tenfold import SettingError
-
-TOLERANCE = 1e-4
 
 # Attributes by which attention modules of torch, torchvision and transformers know their size.
 _HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head")
 _WIDTHS = ("all_head_size", "inner_dim")
+
+
+def compact(
+    model: nn.Module,
+    example_inputs: ExampleInputs,
+    *,
+    format: str | Mapping[str, str] = "auto",  # noqa: A002
+    ignored_layers: Sequence[str] = (),
+) -> nn.Module:
+    """Return a copy of a pruned model that spends neither memory nor time on its zeros.
+
+    First `remove_channels`, then `sparsify` of what still has zeros.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Hard-pruned, with any structure; left as it is.
+    example_inputs : Tensor, sequence or mapping
+        What one call of the model takes: a tensor, positional or keyword arguments.
+    format, ignored_layers
+        As in `sparsify`.
+
+    Returns
+    -------
+    nn.Module
+
+    Raises
+    ------
+    SettingError, DeviationError, UnknownNameError
+        As in `remove_channels` and `sparsify`.
+    """
+    return sparsify(
+        remove_channels(model, example_inputs), example_inputs, format=format, ignored_layers=ignored_layers
+    )
 
 
 def remove_channels(model: nn.Module, example_inputs: ExampleInputs) -> nn.Module:
@@ -50,10 +90,12 @@ def remove_channels(model: nn.Module, example_inputs: ExampleInputs) -> nn.Modul
     Raises
     ------
     SettingError
-        The model does not run on `example_inputs`, or the smaller one does not run or gives other
-        outputs, as when a module keeps sizes of its own.
+        The model does not run on `example_inputs`, or the smaller one does not, as when a module
+        keeps sizes of its own.
+    DeviationError
+        The smaller one gives other outputs.
     """
-    expected = run_model(model, example_inputs)
+    expected = tensors_of(run_model(model, example_inputs))
     smaller = copy.deepcopy(model)
     tensors = {**dict(smaller.named_parameters()), **dict(smaller.named_buffers())}
     kept: dict[str, dict[int, Tensor]] = defaultdict(dict)
@@ -69,7 +111,7 @@ def remove_channels(model: nn.Module, example_inputs: ExampleInputs) -> nn.Modul
             mask[part.entries] &= alive.cpu()[part.channels]
         _shrink_heads(smaller, group, int(alive.sum()))
     _cut(smaller, tensors, kept)
-    _compare(smaller, example_inputs, expected)
+    _check(smaller, example_inputs, expected)
     return smaller
 
 
@@ -125,34 +167,19 @@ def _shrink_heads(model: nn.Module, group: ChannelGroup, kept: int) -> None:
                     setattr(parent, name, new)
 
 
-def _compare(model: nn.Module, example_inputs: ExampleInputs, expected: Any) -> None:
+def _check(model: nn.Module, example_inputs: ExampleInputs, expected: Mapping[str, Tensor]) -> None:
     try:
-        outputs = run_model(model, example_inputs)
+        outputs = tensors_of(run_model(model, example_inputs))
     except SettingError as error:
         raise SettingError(
             f"a {type(model).__name__} that does not run without its zero channels ({error.came})",
             "modules that take their sizes from their weights and inputs",
             "Leave the layers of the module that fails out of pruning with ignored_layers.",
         ) from error
-    deviation = largest_deviation(outputs, expected)
-    if not deviation <= TOLERANCE:
-        raise SettingError(
-            f"a {type(model).__name__} whose outputs change by {deviation:.2g} without its zero channels",
-            f"at most {TOLERANCE:g} of the largest output",
+    off = deviation(outputs, expected) / (magnitude(expected) or 1.0)
+    if not off <= tolerance(expected):
+        raise DeviationError(
+            f"outputs that are off by {off:.1e} of the largest value without the zero channels",
+            f"less than {tolerance(expected):.0e}",
             "Leave layers whose channels are mixed in other ways out of pruning with ignored_layers.",
         )
-
-
-def largest_deviation(outputs: Any, expected: Any) -> float:
-    """Return the largest difference between two nests of tensors, over the largest value expected."""
-    pairs = [
-        (one.double(), other.double())
-        for one, other in zip(_floats(outputs), _floats(expected), strict=True)
-        if other.numel()
-    ]
-    scale = max((other.abs().max().item() for _, other in pairs), default=1.0)
-    return max(((one - other).abs().max().item() for one, other in pairs), default=0.0) / max(scale, 1e-12)
-
-
-def _floats(outputs: Any) -> Sequence[Tensor]:
-    return [leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor) and leaf.is_floating_point()]

@@ -17,7 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from slr_prune._trace import ExampleInputs, Source, trace
+from slr_prune._example import ExampleInputs
+from slr_prune._trace import Source, trace
 
 
 @dataclass(frozen=True, eq=False)

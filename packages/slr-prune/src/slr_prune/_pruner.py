@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from slr_prune._trace import ExampleInputs
+from slr_prune._example import ExampleInputs
 from slr_prune._units import build_units
 
 if TYPE_CHECKING:
@@ -69,8 +69,9 @@ class Pruner:
     UnknownNameError
         A name or pattern matches no linear or convolution layer, or no structure has that name.
     SettingError
-        A sparsity is outside (0, 1), or the model has no layer to prune, does not run on
-        `example_inputs`, or has coupled layers with several sparsities.
+        A sparsity is outside (0, 1), the structure does not apply to a layer, or the model has no
+        layer to prune, does not run on `example_inputs`, or has coupled layers with several
+        sparsities.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class Pruner:
         self.sparsity = {unit.name: unit.sparsity for unit in self.units}
         self.weights = {name: model.get_parameter(name) for unit in self.units for name in unit.parameters}
         self.masks: dict[str, Tensor] = {}
+        self.current_masks()  # refuses now what a structure cannot make of a layer
 
     def penalty(self) -> Tensor:
         """Return the scalar to add to a batch's loss: zero, unless the method has a penalty."""

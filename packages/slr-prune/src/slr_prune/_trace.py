@@ -20,10 +20,10 @@ the same for every model that runs.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,10 +35,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
+from slr_prune._example import ExampleInputs, run_model
 from slr_prune._operators import IGNORED, RULES, Axes, Axis, Ids
 from tenfold import SettingError
-
-ExampleInputs: TypeAlias = Tensor | Sequence[Any] | Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -102,47 +101,12 @@ def trace(model: nn.Module, example_inputs: ExampleInputs, num_heads: Mapping[st
     """
     tracer = Tracer(model)
     tracer.couple_heads(num_heads)
-    with tracer:
+    with _no_fused_attention(), tracer:
         outputs = run_model(model, example_inputs)
     for output in tree_leaves(outputs):
         if isinstance(output, Tensor):
             tracer.pin(*tracer.axes(output))
     return tracer.result()
-
-
-def run_model(model: nn.Module, example_inputs: ExampleInputs) -> Any:
-    """Run `model` on `example_inputs` in evaluation mode and without gradients.
-
-    Raises
-    ------
-    SettingError
-        It does not run.
-    """
-    with torch.no_grad(), _evaluating(model), _no_fused_attention():
-        try:
-            if isinstance(example_inputs, Tensor):
-                return model(example_inputs)
-            if isinstance(example_inputs, Mapping):
-                return model(**example_inputs)
-            return model(*example_inputs)
-        except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
-            raise SettingError(
-                f"a {type(model).__name__} that does not run on example_inputs ({error})",
-                "a tensor, a tuple of positional or a dict of keyword arguments that the model takes",
-                "Pass what one call of the model gets, on the model's device.",
-            ) from error
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Put `model` into evaluation mode within a ``with`` block, and every module back after."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 @contextmanager

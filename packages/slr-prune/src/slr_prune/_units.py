@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from slr_prune._coupling import ChannelGroup, Slices, channel_groups
+from slr_prune._example import ExampleInputs
 from slr_prune._structures import Structure, get_structure
-from slr_prune._trace import ExampleInputs
 from tenfold import SettingError, UnknownNameError, kernels
 
 PRUNABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -65,7 +65,10 @@ class LayerUnit:
     def masks(self, tensors: Mapping[str, Tensor], sparsity: float) -> dict[str, Tensor]:
         """See `Unit.masks`."""
         (parameter,) = self.parameters
-        return {parameter: self.structure(tensors[parameter], sparsity)}
+        try:
+            return {parameter: self.structure(tensors[parameter], sparsity)}
+        except SettingError as error:
+            raise SettingError(f"layer {self.name!r}: {error.came}", error.expected, error.remedy) from error
 
 
 @dataclass(frozen=True, eq=False)

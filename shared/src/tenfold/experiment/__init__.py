@@ -7,7 +7,7 @@ The command line is in `tenfold.experiment.cli`, the plots' house style in
 `tenfold.experiment.plots`; both are imported only where they are used.
 """
 
-from tenfold.experiment._checkpoint import load_state, save_state
+from tenfold.experiment._checkpoint import load_state, save_state, write_whole
 from tenfold.experiment._experiment import Experiment, Run
 from tenfold.experiment._record import Claim, Record, read_records, write_json
 from tenfold.experiment._statistics import estimate, interval
@@ -31,4 +31,5 @@ __all__ = [
     "save_state",
     "sweep",
     "write_json",
+    "write_whole",
 ]
