@@ -141,7 +141,13 @@ def test_an_interrupted_run_ends_with_the_same_record(record: Record, out: Path,
 
 def test_a_diverging_candidate_is_left_out(tmp_path: Path) -> None:
     settings = Settings(
-        dense_epochs=1, epochs=(2,), retrain_epochs=0, rhos=(1e30, 0.01), ramps=(0.5,), lr=0.01
+        examples=500,
+        dense_epochs=1,
+        epochs=(2,),
+        retrain_epochs=0,
+        rhos=(1e30, 0.01),
+        ramps=(0.5,),
+        lr=0.01,
     )
     record = run.execute(settings, out=tmp_path)
     assert record.metrics["slr/chosen"] == 0.01
@@ -154,11 +160,13 @@ def test_a_dense_network_is_kept_for_other_runs(tmp_path: Path) -> None:
         "retrain_epochs": 0,
         "rhos": (0.01,),
         "ramps": (0.5,),
+        "examples": 500,
         "dense_folder": str(tmp_path / "dense"),
     }
     first = run.execute(Settings(**brief), out=tmp_path / "first")
     second = run.execute(Settings(**brief, sparsity=(0.9, 0.9, 0.5)), out=tmp_path / "second")
     assert second.history["dense/validation"] == first.history["dense/validation"]
+    assert first.metrics["dense/test"] < 80  # of a tenth of the images
     assert second.metrics["dense/test"] == first.metrics["dense/test"]
     assert not (tmp_path / "second" / "checkpoints" / "dense.npz").exists()
     with pytest.raises(CheckpointError, match="other dense training"):
@@ -177,6 +185,7 @@ def test_a_dense_network_is_kept_for_other_runs(tmp_path: Path) -> None:
         ({"epochs": ()}, "rising"),
         ({"iterations": 0}, "iterations is 0"),
         ({"retrain_epochs": -1}, "0 or more"),
+        ({"examples": -1}, "0 takes all"),
         ({"precision": "float16"}, "float32 or bfloat16"),
     ],
 )

@@ -257,8 +257,9 @@ def _title(records: Sequence[Record], what: str) -> str:
     settings = records[0].settings
     sparsity = "".join(f", {100 * value:g} %" for value in settings["sparsity"])
     iterations = settings["iterations"]
+    part = f", first {settings['examples']:,} training images" if settings["examples"] else ""
     return (
-        f"{settings['model']}, {settings['structure']}{sparsity}, {records[0].dataset}: {what}; "
+        f"{settings['model']}, {settings['structure']}{sparsity}, {records[0].dataset}{part}: {what}; "
         f"{' or '.join(map(str, settings['epochs']))} epochs of {iterations} "
         f"iteration{'s' * (iterations > 1)}, {settings['precision']}, "
         f"{len(records)} seed{'s' * (len(records) > 1)}, mean [95 % interval]"

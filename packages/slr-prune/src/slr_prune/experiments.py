@@ -55,6 +55,8 @@ class Settings:
         A key of `slr_prune.models.TARGETS`.
     sparsity : tuple of float
         Sparsity of the layers of that target, in its order; empty for the target's own.
+    examples : int
+        Training examples to use, the first ones of the data set; 0 for all.
     dense_epochs : int
     epochs : tuple of int
         Budgets: epochs of a candidate of a method, shortest first.
@@ -81,6 +83,7 @@ class Settings:
     model: str = "lenet-300-100"
     structure: str = "irregular"
     sparsity: tuple[float, ...] = ()
+    examples: int = 0
     dense_epochs: int = 10
     epochs: tuple[int, ...] = (5, 10)
     retrain_epochs: int = 3
@@ -118,10 +121,9 @@ class Settings:
         for name in ("dense_epochs", "batch_size", "iterations"):
             if getattr(self, name) < 1:
                 raise SettingError(f"{name} is {getattr(self, name)}", "1 or more", f"Raise {name}.")
-        if self.retrain_epochs < 0:
-            raise SettingError(
-                f"retrain_epochs is {self.retrain_epochs}", "0 or more", "0 leaves retraining out."
-            )
+        for name, zero in (("retrain_epochs", "leaves retraining out"), ("examples", "takes all")):
+            if getattr(self, name) < 0:
+                raise SettingError(f"{name} is {getattr(self, name)}", "0 or more", f"0 {zero}.")
         if not self.epochs or self.epochs[0] < 1 or list(self.epochs) != sorted(set(self.epochs)):
             raise SettingError(
                 f"epochs is {self.epochs}", "numbers from 1 on, rising", "Write --set epochs=5,10."
@@ -189,7 +191,7 @@ def _dense(run: Run[Settings], splits: Splits) -> nn.Module:
         "seed": run.seed,
         **{
             name: getattr(settings, name)
-            for name in ("model", "dense_epochs", "dense_lr", "batch_size", "precision")
+            for name in ("model", "examples", "dense_epochs", "dense_lr", "batch_size", "precision")
         },
     }
     if kept is not None and kept.exists():
@@ -395,7 +397,9 @@ def _splits(run: Run[Settings]) -> Splits:
             f"images of shape {INPUTS[run.settings.model]}",
             f"Choose --set model={' or '.join(fitting)}.",
         )
-    return Splits(*splits)
+    train, validation, test = splits
+    count = run.settings.examples or len(train.y)
+    return Splits(Examples(train.x[:count], train.y[:count]), validation, test)
 
 
 def _names(remedies: Sequence[str]) -> list[str]:
