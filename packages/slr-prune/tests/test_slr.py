@@ -299,6 +299,16 @@ def test_a_diverged_loss_is_refused(method: type[SLRPruner], loss: float) -> Non
         method(network(), SPARSITY).step(loss)
 
 
+@pytest.mark.parametrize("method", [SLRPruner, ADMMPruner])
+def test_diverged_weights_are_refused(method: type[SLRPruner]) -> None:
+    model = network()
+    pruner = method(model, SPARSITY)
+    with torch.no_grad():
+        model[0].weight *= 1e200
+    with pytest.raises(DivergedError, match="residual"):
+        pruner.step(1.0)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
