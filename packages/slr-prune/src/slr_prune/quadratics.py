@@ -203,30 +203,32 @@ def _key(condition: float, method: str) -> str:
 
 
 def _claim(run: Run[Settings]) -> None:
+    slr, admm = (
+        float(np.mean([run.metrics[f"{_key(item, method)}/hits, %"] for item in run.settings.conditions]))
+        for method in ("SLR", "ADMM")
+    )
+    run.claim(
+        Claim.at_least(
+            "best support of random quadratics found, SLR minus ADMM",
+            paper=0.0,
+            ours=slr - admm,
+            unit="points",
+            note="mean over the condition numbers; the paper claims better convergence, without figures",
+        )
+    )
     if "identity/hits" in run.history:
         run.claim(
             Claim.at_least(
-                f"hit rate of SLR with an identity Hessian and rho from {IDENTITY_RHO:g} on",
+                f"best support found by SLR with an identity Hessian and rho from {IDENTITY_RHO:g} on",
                 paper=100.0,
                 ours=100 * min(run.history["identity/hits"]),
                 unit="%",
                 note="what the method should do; the paper has no such figure",
             )
         )
-    for condition in run.settings.conditions:
-        slr, admm = (run.metrics[f"{_key(condition, method)}/hits, %"] for method in ("SLR", "ADMM"))
-        run.claim(
-            Claim.at_least(
-                f"hit rate at condition number {condition:g}, SLR minus ADMM",
-                paper=0.0,
-                ours=slr - admm,
-                unit="points",
-                note="the paper claims better convergence, without such a figure",
-            )
-        )
 
 
-def methods_table(records: Sequence[Record]) -> Table:
+def quadratics_table(records: Sequence[Record]) -> Table:
     """Tabulate hit rate and gap by condition number and method, over the problems of all seeds."""
     settings = records[0].settings
     rows = []
@@ -285,5 +287,5 @@ quadratics = Experiment(
         conditions=(1.0, 3.0, 10.0, 30.0, 100.0),
         rhos=(0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0),
     ),
-    tables={"methods": methods_table, "rhos": rhos_table},
+    tables={"quadratics": quadratics_table, "quadratics-rho": rhos_table},
 )
