@@ -129,21 +129,21 @@ def solve(problem: Quadratic, method: str, rho: float, iterations: int) -> np.nd
     iterations : int
     """
     layer = nn.Linear(SIZE, 1, bias=False, dtype=torch.float64)
-    _write(layer, problem.a)
+    W: np.ndarray = layer.weight.detach()[0].numpy()  # shares the weight's memory
+    W[:] = problem.a
     pruner = METHODS[method](nn.Sequential(layer), rho)
     (name,) = pruner.weights
     inverse = np.linalg.inv(problem.H + rho * np.eye(SIZE))
     linear = problem.H @ problem.a
     for _ in range(iterations):
         Z, multipliers = pruner.Z[name][0].numpy(), pruner.multipliers[name][0].numpy()
-        W = inverse @ (linear + rho * Z - multipliers)
-        _write(layer, W)
+        W[:] = inverse @ (linear + rho * Z - multipliers)
         try:
             pruner.step(problem.value(W))
         except DivergedError:
             return np.zeros(SIZE)
     pruner.finalize()
-    return layer.weight.detach()[0].numpy()
+    return W
 
 
 def compare(run: Run[Settings]) -> None:
@@ -177,11 +177,6 @@ def compare(run: Run[Settings]) -> None:
         run.metric(f"{key}/hits, %", 100 * float(np.mean(run.history[f"{key}/hits"])))
         run.metric(f"{key}/mean gap, %", 100 * float(np.mean(run.history[f"{key}/gap"])))
     _claim(run)
-
-
-def _write(layer: nn.Linear, W: np.ndarray) -> None:
-    with torch.no_grad():
-        layer.weight[0] = torch.from_numpy(W)
 
 
 def _problems(condition: float, count: int, seed: Sequence[int]) -> list[Quadratic]:
