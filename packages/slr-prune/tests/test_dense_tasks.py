@@ -105,8 +105,7 @@ def test_every_convolution_but_those_that_predict_is_pruned(name: str) -> None:
 
 
 def test_it_is_a_command_and_an_entry_point() -> None:
-    names = [command.name for command in app.registered_commands]
-    assert names == ["run", "tasks", "bench"]
+    assert "tasks" in [command.name for command in app.registered_commands]
     (point,) = entry_points(group="tenfold.experiments", name="slr-prune.tasks")
     assert point.load() is tasks
 
