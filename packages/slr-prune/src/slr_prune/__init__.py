@@ -32,6 +32,7 @@ from slr_prune._targets import erk, from_sensitivity, global_magnitude, uniform
 __version__ = "0.1.0"
 
 __all__ = [
+    "STRUCTURES",
     "ADMMPruner",
     "BlockSparseLinear",
     "Cost",
@@ -46,7 +47,6 @@ __all__ = [
     "OneShotPruner",
     "Pruner",
     "SLRPruner",
-    "STRUCTURES",
     "SensitivityScan",
     "SparseLayer",
     "SparseLinear",
