@@ -1,6 +1,7 @@
 """The experiment on a handful of scenes: its shape, its honesty about claims, real folders, bad input."""
 
 import dataclasses
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from slr_prune.cli import app
 from slr_prune.dense_tasks import METHODS, TASKS, Settings, Split, _build, _candidates, _images, tasks
 from tenfold import DataError, SettingError
 from tenfold.experiment import Record, Run
@@ -100,6 +102,12 @@ def test_every_convolution_but_those_that_predict_is_pruned(name: str) -> None:
             share = (module.weight == 0).double().mean().item()
             expected = 0 if layer in task.ignored_layers else TINY.sparsity
             assert share == pytest.approx(expected, abs=0.5 / module.weight.numel() + 1e-9)
+
+
+def test_it_is_a_command_and_an_entry_point() -> None:
+    assert "tasks" in [command.name for command in app.registered_commands]
+    (point,) = entry_points(group="tenfold.experiments", name="slr-prune.tasks")
+    assert point.load() is tasks
 
 
 def kitti(folder: Path, count: int) -> Path:

@@ -176,9 +176,12 @@ def test_an_object_is_found_once_and_by_its_class() -> None:
     box = (0, 0, 10, 10)
     assert mean_average_precision([detections((box, 0.9, 0))], examples) == [1.0]
     assert mean_average_precision([detections((box, 0.9, 1))], examples) == [0.0]
-    twice = [detections((box, 0.9, 0), (box, 0.8, 0))]
-    assert mean_average_precision(twice, examples) == [1.0]
-    late = [detections(((30, 30, 40, 40), 0.9, 0), (box, 0.8, 0))]
+    other = (30, 30, 40, 40)
+    twice = [detections((box, 0.9, 0), (box, 0.8, 0), (other, 0.7, 0))]
+    assert mean_average_precision(twice, annotated([[box, other]], [[0, 0]])) == [
+        pytest.approx((51 + 50 * 2 / 3) / 101)
+    ]
+    late = [detections((other, 0.9, 0), (box, 0.8, 0))]
     assert mean_average_precision(late, examples) == [0.5]
 
 

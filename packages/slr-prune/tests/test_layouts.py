@@ -131,7 +131,7 @@ def damage(change: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
             lambda d: d["annotations"][0].update(bbox=[60, 0, 16, 16]),
             "instances_val.json: 1 .*box 60, 0, 76, 16",
         ),
-        (lambda d: d["annotations"][0].update(bbox=[4, 4, 0, 3]), ": 1 .*box 4, 4, 4, 7"),
+        (lambda d: d["annotations"][0].update(bbox=[4, 4, -1, 3]), ": 1 .*box 4, 4, 3, 7"),
         (lambda d: d["annotations"][0].update(bbox=[1, 2]), ": 1 cannot be used"),
         (lambda d: d["annotations"][0].update(bbox=[float("nan")] * 4), ": 1 .*box nan"),
         (
@@ -155,6 +155,11 @@ def test_damaged_coco_is_refused(
     write_coco(tmp_path, damage(change))
     with pytest.raises(DataError, match=message):
         read("coco", tmp_path)
+
+
+def test_coco_boxes_without_area_are_left_out(tmp_path: Path) -> None:
+    write_coco(tmp_path, damage(lambda d: d["annotations"][0].update(bbox=[4, 4, 0, 3])))
+    assert read("coco", tmp_path).labels[0].tolist() == [0]
 
 
 def test_truncated_coco_files_are_refused(tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ def test_a_bert_with_keyword_inputs(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
     configuration = transformers.BertConfig(
-        vocab_size=50, hidden_size=160, num_hidden_layers=2, num_attention_heads=4, intermediate_size=320
+        vocab_size=50, hidden_size=256, num_hidden_layers=2, num_attention_heads=4, intermediate_size=512
     )
     model = transformers.BertForSequenceClassification(configuration).eval()
     OneShotPruner(model, {"bert.encoder.*": 0.9}, structure="block").finalize()

@@ -63,10 +63,10 @@ def nms(boxes: Tensor, scores: Tensor, labels: Tensor, overlap: float) -> Tensor
     """
     order = scores.argsort(descending=True, stable=True)
     rivals = (pairwise_iou(boxes, boxes) > overlap) & (labels[:, None] == labels)
-    suppressed = torch.zeros(len(boxes), dtype=torch.bool)
+    suppressed = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
     kept = []
     for index in order.tolist():
         if not suppressed[index]:
             kept.append(index)
             suppressed |= rivals[index]
-    return torch.tensor(kept, dtype=torch.int64)
+    return torch.tensor(kept, dtype=torch.int64, device=boxes.device)

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slr_prune._annotated import AnnotatedImages
-from slr_prune._boxes import Detections, nms
+from slr_prune._boxes import Detections, areas, nms
 from slr_prune._segmentation import conv_bn_relu
 from tenfold import SettingError
 
@@ -132,8 +132,7 @@ def detection_targets(examples: AnnotatedImages) -> DetectionTargets:
         boxes = boxes / STRIDE
         for left, top, right, bottom in (examples.ignored[index] / STRIDE).tolist():
             known[index] &= ~(((y > top) & (y < bottom))[:, None] & (x > left) & (x < right))
-        areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
-        for place in areas.argsort(descending=True, stable=True).tolist():
+        for place in areas(boxes).argsort(descending=True, stable=True).tolist():
             left, top, right, bottom = boxes[place].tolist()
             peak = _bell(y, top, bottom)[:, None] * _bell(x, left, right)
             label = int(labels[place])
@@ -201,7 +200,7 @@ def decode(
     centres = torch.stack([cells % width, cells // width], 2) + 0.5
     distances = sides.flatten(2).transpose(1, 2).gather(1, cells[:, :, None].expand(-1, -1, 4))
     boxes = STRIDE * torch.cat([centres - distances[..., :2], centres + distances[..., 2:]], 2)
-    limit = STRIDE * torch.tensor([width, height, width, height])
+    limit = STRIDE * torch.tensor([width, height, width, height], device=boxes.device)
     boxes = boxes.clamp(min=0).minimum(limit)
     found = []
     for box, score, label in zip(boxes, scores, labels, strict=True):

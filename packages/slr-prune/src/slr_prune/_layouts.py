@@ -2,7 +2,7 @@
 
 Every layout is listed first and read after, so that a few images of a large folder cost little.
 Images are resized to a square; boxes and masks follow, masks sampled at the centres of the new pixels.
-Whatever does not fit its image ends in a `DataError` that names file and entry.
+Whatever of a drawn image does not fit it ends in a `DataError` that names file and entry.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ KITTI_FIELDS = 15
 TUSIMPLE_CLASSES = ("lane",)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Sample:
     """One image and what is known of it before it is read.
 
@@ -64,7 +64,8 @@ def read_layout(
     ----------
     layout : str
         ``"coco"``: ``annotations/instances_NAME.json`` beside a folder of images NAME, for one or
-        more NAMEs; masks from polygons and run lengths; crowds are ignored regions.
+        more NAMEs; masks from polygons and run lengths; crowds are ignored regions; boxes without
+        area, of which the published files have a few, are left out.
         ``"kitti"``: ``image_2`` and ``label_2``, or the two in ``training``; DontCare areas are
         ignored regions; no masks.
         ``"tusimple"``: ``label_data_*.json`` with the images that they name; a lane is a strip
@@ -171,6 +172,8 @@ def _coco_objects(
         for entry in entries:
             try:
                 left, top, wide, high = (float(value) for value in entry["bbox"])
+                if wide == 0 or high == 0:
+                    continue
                 box = _resize_box((left, top, left + wide, top + high), width, height, size)
                 mask = _coco_mask(entry["segmentation"], width, height, size)
                 crowd = bool(entry.get("iscrowd", 0))

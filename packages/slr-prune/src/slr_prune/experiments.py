@@ -25,65 +25,24 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from slr_prune._admm import ADMMPruner
 from slr_prune._gradual import GradualPruner
 from slr_prune._lagrangian import LagrangianPruner
 from slr_prune._oneshot import OneShotPruner
 from slr_prune._pruner import Pruner
-from slr_prune._slr import OnReject, SLRPruner
+from slr_prune._results import epochs_table, methods_table, plot, remedies_table, retraining_table
+from slr_prune._schemes import CONDITIONS, METHODS, NAMES, REMEDIES, Scheme
+from slr_prune._slr import SLRPruner
 from slr_prune._training import Examples, Loop, Precision, accuracy, train_epoch
-from slr_prune.models import INPUTS, TARGETS, build
+from slr_prune.models import COUPLED, INPUTS, TARGETS, build
 from tenfold import CheckpointError, DivergedError, SettingError, UnknownNameError
-from tenfold.experiment import Claim, Experiment, Record, Run, Table, estimate, load_state, save_state
+from tenfold.experiment import Claim, Experiment, Run, load_state, save_state
 
 PAPER_SPEEDUP = 3.0
 MARGIN = 0.5
-METHODS = ("slr", "admm", "gmp", "oneshot")
-NAMES = {"slr": "SLR", "admm": "ADMM", "gmp": "GMP", "oneshot": "one-shot"}
-
-
-@dataclass(frozen=True)
-class Scheme:
-    """How the Lagrangian methods iterate; the defaults are the paper's.
-
-    Attributes
-    ----------
-    title : str
-    step : float
-        SLR's first step size over rho.
-    iterations : int
-        Iterations of the method in an epoch.
-    growth : float
-        rho in the last epoch over rho in the first; it rises geometrically.
-    exact : bool
-        Test SLR's conditions on the loss of a pass over the training set, not on the mean loss
-        since the last iteration.
-    on_reject : {"continue", "return"}
-        See `slr_prune.SLRPruner`.
-    methods : tuple of str
-        Which methods it changes.
-    """
-
-    title: str
-    step: float = 0.1
-    iterations: int = 1
-    growth: float = 1.0
-    exact: bool = False
-    on_reject: OnReject = "continue"
-    methods: tuple[str, ...] = ("slr", "admm")
-
-
-REMEDIES = {
-    "step": Scheme("first step size half of rho", step=0.5, methods=("slr",)),
-    "iterations": Scheme("8 iterations an epoch", iterations=8),
-    "growth": Scheme("rho grows tenfold", growth=10.0),
-    "exact": Scheme(
-        "exact conditions, back to training when one fails", exact=True, on_reject="return", methods=("slr",)
-    ),
-}
-"""Changes to SLR, and to ADMM where they apply to it, that ``--set remedies=`` adds to a run."""
+DETAILS = ("residual", "step size", *CONDITIONS)
 
 
 @dataclass(frozen=True)
@@ -96,6 +55,8 @@ class Settings:
         A key of `slr_prune.models.TARGETS`.
     sparsity : tuple of float
         Sparsity of the layers of that target, in its order; empty for the target's own.
+    examples : int
+        Training examples to use, the first ones of the data set; 0 for all.
     dense_epochs : int
     epochs : tuple of int
         Budgets: epochs of a candidate of a method, shortest first.
@@ -112,7 +73,7 @@ class Settings:
     iterations : int
         Iterations of SLR and ADMM in an epoch.
     remedies : tuple of str
-        Names in `REMEDIES`: changes to SLR that are tried as well, with the same candidates.
+        Names in `slr_prune._schemes.REMEDIES`: changes that are tried as well, over the same candidates.
     precision : {"float32", "bfloat16"}
         Of the forward pass in training; all else is float32.
     dense_folder : str
@@ -122,6 +83,7 @@ class Settings:
     model: str = "lenet-300-100"
     structure: str = "irregular"
     sparsity: tuple[float, ...] = ()
+    examples: int = 0
     dense_epochs: int = 10
     epochs: tuple[int, ...] = (5, 10)
     retrain_epochs: int = 3
@@ -159,10 +121,9 @@ class Settings:
         for name in ("dense_epochs", "batch_size", "iterations"):
             if getattr(self, name) < 1:
                 raise SettingError(f"{name} is {getattr(self, name)}", "1 or more", f"Raise {name}.")
-        if self.retrain_epochs < 0:
-            raise SettingError(
-                f"retrain_epochs is {self.retrain_epochs}", "0 or more", "0 leaves retraining out."
-            )
+        for name, zero in (("retrain_epochs", "leaves retraining out"), ("examples", "takes all")):
+            if getattr(self, name) < 0:
+                raise SettingError(f"{name} is {getattr(self, name)}", "0 or more", f"0 {zero}.")
         if not self.epochs or self.epochs[0] < 1 or list(self.epochs) != sorted(set(self.epochs)):
             raise SettingError(
                 f"epochs is {self.epochs}", "numbers from 1 on, rising", "Write --set epochs=5,10."
@@ -200,7 +161,7 @@ def compare(run: Run[Settings]) -> None:
     target = run.history["dense/validation"][-1] - MARGIN
     run.metric("target/validation", target)
 
-    plain = Scheme("none", iterations=settings.iterations)
+    plain = Scheme("none")
     for method in METHODS:
         model, pruner = _tune(run, method, method, plain, dense, splits)
         _retrain(run, method, model, pruner, splits)
@@ -230,7 +191,7 @@ def _dense(run: Run[Settings], splits: Splits) -> nn.Module:
         "seed": run.seed,
         **{
             name: getattr(settings, name)
-            for name in ("model", "dense_epochs", "dense_lr", "batch_size", "precision")
+            for name in ("model", "examples", "dense_epochs", "dense_lr", "batch_size", "precision")
         },
     }
     if kept is not None and kept.exists():
@@ -282,10 +243,10 @@ def _tune(
                     if method != "oneshot":
                         run.metric(f"{name}/chosen", value)
         if chosen is not None:
-            for kind in ("validation", "residual", "step size", "condition 1", "condition 2"):
+            for kind in ("validation", *DETAILS):
                 if f"{chosen}/{kind}" in run.history:
                     run.history[f"best/{name}/{epochs}/{kind}"] = run.history[f"{chosen}/{kind}"]
-    for kind in ("residual", "step size", "condition 1", "condition 2"):
+    for kind in DETAILS:
         for series in [key for key in run.history if key.startswith(f"{name}/") and key.endswith(f"/{kind}")]:
             del run.history[series]
     if best is None:
@@ -311,7 +272,8 @@ def _prune(
     model = _build(settings, run.seed)
     model.load_state_dict(dense.state_dict())
     steps = epochs * -(-len(splits.train.y) // settings.batch_size)
-    pruner = _pruner(method, model, settings, scheme, value, steps)
+    loop = _loop(run, scheme)
+    pruner = _pruner(method, model, settings, scheme, value, steps, splits.train.x[:2])
     generator = torch.Generator().manual_seed(run.seed)
     optimizer, schedule = _optimizer(model, settings.lr, epochs)
     name = f"{name}/{_label(method, epochs, value)}"
@@ -326,7 +288,7 @@ def _prune(
         if isinstance(pruner, LagrangianPruner):
             pruner.rho = value * scheme.growth ** (epoch / max(1, epochs - 1))
         if method != "oneshot":
-            train_epoch(model, pruner, splits.train, optimizer, generator, _loop(run, scheme))
+            train_epoch(model, pruner, splits.train, optimizer, generator, loop)
             schedule.step()
         with pruner.pruned():
             run.log(f"{name}/validation", accuracy(model, splits.validation))
@@ -334,8 +296,9 @@ def _prune(
             run.log(f"{name}/residual", pruner.residual())
         if isinstance(pruner, SLRPruner):
             run.log(f"{name}/step size", pruner.s)
-            run.log(f"{name}/condition 1", pruner.accepted[0])
-            run.log(f"{name}/condition 2", pruner.accepted[1])
+            for index, condition in enumerate(CONDITIONS):
+                held = [iteration.accepted[index] for iteration in pruner.history[-loop.iterations :]]
+                run.log(f"{name}/{condition}", float(np.mean(held)))
     return model, pruner
 
 
@@ -363,23 +326,26 @@ def _retrain(run: Run[Settings], method: str, model: nn.Module, pruner: Pruner, 
 
 
 def _pruner(
-    method: str, model: nn.Module, settings: Settings, scheme: Scheme, value: float, steps: int
+    method: str,
+    model: nn.Module,
+    settings: Settings,
+    scheme: Scheme,
+    value: float,
+    steps: int,
+    example_inputs: Tensor,
 ) -> Pruner:
-    targets, structure = settings.targets(), settings.structure
+    targets = settings.targets()
+    shared: dict[str, Any] = {"structure": settings.structure}
+    if (settings.model, settings.structure) in COUPLED:
+        shared["example_inputs"] = example_inputs
     if method == "slr":
-        return SLRPruner(
-            model,
-            targets,
-            structure=structure,
-            rho=value,
-            step_size=scheme.step * value,
-            on_reject=scheme.on_reject,
-        )
+        step_size = scheme.step * value
+        return SLRPruner(model, targets, rho=value, step_size=step_size, on_reject=scheme.on_reject, **shared)
     if method == "admm":
-        return ADMMPruner(model, targets, structure=structure, rho=value)
+        return ADMMPruner(model, targets, rho=value, **shared)
     if method == "gmp":
-        return GradualPruner(model, targets, structure=structure, steps=max(1, round(steps * value)))
-    return OneShotPruner(model, targets, structure=structure)
+        return GradualPruner(model, targets, steps=max(1, round(steps * value)), **shared)
+    return OneShotPruner(model, targets, **shared)
 
 
 def _values(settings: Settings, method: str) -> tuple[float, ...]:
@@ -399,7 +365,7 @@ def _loop(run: Run[Settings], scheme: Scheme | None = None) -> Loop:
         batch_size=run.settings.batch_size,
         precision="bfloat16" if run.settings.precision == "bfloat16" else "float32",
         augment=run.dataset == "cifar10",
-        iterations=scheme.iterations if scheme else 1,
+        iterations=run.settings.iterations * scheme.iterations if scheme else 1,
         exact=scheme.exact if scheme else False,
     )
 
@@ -431,7 +397,9 @@ def _splits(run: Run[Settings]) -> Splits:
             f"images of shape {INPUTS[run.settings.model]}",
             f"Choose --set model={' or '.join(fitting)}.",
         )
-    return Splits(*splits)
+    train, validation, test = splits
+    count = run.settings.examples or len(train.y)
+    return Splits(Examples(train.x[:count], train.y[:count]), validation, test)
 
 
 def _names(remedies: Sequence[str]) -> list[str]:
@@ -485,255 +453,6 @@ def _claims(run: Run[Settings]) -> list[Claim]:
         ),
         *margins,
     ]
-
-
-def methods_table(records: Sequence[Record]) -> Table:
-    """Tabulate accuracy at hard-prune, epochs to the target and accuracy after retraining, by method."""
-    settings = records[0].settings
-    retrained = settings["retrain_epochs"]
-    rows = [["dense", _over(records, "dense/test"), "", "", "", ""]]
-    for method in METHODS:
-        differences = [record.metrics["slr/test"] - record.metrics[f"{method}/test"] for record in records]
-        after = [record.history[f"retrained/{method}/test"][-1] for record in records]
-        rows.append(
-            [
-                NAMES[method],
-                _over(records, f"{method}/test"),
-                "" if method == "slr" else estimate(differences),
-                "" if method == "oneshot" else _reached(records, f"{method}/epochs to target"),
-                estimate(after) if retrained else "",
-                _chosen(records, method),
-            ]
-        )
-    return Table(
-        _title(records, "accuracy at hard-prune"),
-        [
-            "method",
-            "test accuracy without retraining, %",
-            "SLR minus it, points",
-            "epochs to dense minus 0.5 points",
-            f"test accuracy after {retrained} epochs of retraining, %",
-            "chosen",
-        ],
-        rows,
-    )
-
-
-def epochs_table(records: Sequence[Record]) -> Table:
-    """Tabulate the epochs to an accuracy, paired by seed, and the passes that SLR's conditions cost."""
-    rows = []
-    for goal, text in (("ADMM", "ADMM's final accuracy"), ("target", "dense minus 0.5 points")):
-        pairs = [_pair(record, "slr", "admm", goal) for record in records]
-        rows.append(
-            [
-                text,
-                *(_reached(records, f"{method}/epochs to {goal}") for method in ("slr", "admm", "gmp")),
-                *_paired(pairs),
-            ]
-        )
-    return Table(
-        _title(records, "epochs to a validation accuracy"), ["to reach", "SLR", "ADMM", "GMP", *PAIRED], rows
-    )
-
-
-def remedies_table(records: Sequence[Record]) -> Table:
-    """Tabulate the changes to SLR that were tried, each against ADMM with the same change."""
-    remedies = {
-        "": "as in the paper",
-        **{key: REMEDIES[key].title for key in records[0].settings["remedies"]},
-    }
-    rows = []
-    for key, title in remedies.items():
-        slr = f"slr+{key}" if key else "slr"
-        admm = f"admm+{key}" if key and "admm" in REMEDIES[key].methods else "admm"
-        margins = [record.metrics[f"{slr}/test"] - record.metrics[f"{admm}/test"] for record in records]
-        pairs = [_pair(record, slr, admm, admm.replace("admm", "ADMM")) for record in records]
-        rows.append(
-            [
-                title,
-                _over(records, f"{slr}/test"),
-                _over(records, f"{admm}/test") if admm != "admm" or not key else "as above",
-                estimate(margins),
-                _conditions(records, slr),
-                *_paired(pairs),
-            ]
-        )
-    return Table(
-        _title(records, "changes to SLR"),
-        [
-            "change",
-            "SLR, test accuracy, %",
-            "ADMM with it, %",
-            "SLR minus ADMM, points",
-            "conditions 1, 2 held",
-            *PAIRED,
-        ],
-        rows,
-    )
-
-
-def retraining_table(records: Sequence[Record]) -> Table:
-    """Tabulate the test accuracy over the epochs of retraining under the masks."""
-    epochs = records[0].settings["retrain_epochs"]
-    rows = []
-    for method in METHODS:
-        curves = np.array([record.history[f"retrained/{method}/test"] for record in records])
-        gains = (curves[:, -1] - curves[:, 0]) / max(1, epochs)
-        rows.append([NAMES[method], *(estimate(column.tolist()) for column in curves.T), estimate(gains)])
-    columns = ["method", "at hard-prune", *(f"epoch {epoch}" for epoch in range(1, epochs + 1))]
-    return Table(
-        _title(records, "test accuracy while retraining under the masks, %"),
-        [*columns, "recovered an epoch, points"],
-        rows,
-    )
-
-
-PAIRED = ("ADMM minus SLR, epochs", "ADMM over SLR", "SLR in half of ADMM's")
-
-
-def _pair(record: Record, slr: str, admm: str, goal: str) -> tuple[float, float]:
-    """Return the epochs of SLR and ADMM to a goal; not reached counts as one more than the longest budget."""
-    never = record.settings["epochs"][-1] + 1
-    first, second = (record.metrics.get(f"{name}/epochs to {goal}", never) for name in (slr, admm))
-    return first, second
-
-
-def _paired(pairs: Sequence[tuple[float, float]]) -> list[str]:
-    half = sum(2 * slr <= admm for slr, admm in pairs)
-    return [
-        estimate([admm - slr for slr, admm in pairs], 1),
-        estimate([admm / slr for slr, admm in pairs]),
-        f"{half} of {len(pairs)} runs",
-    ]
-
-
-def _over(records: Sequence[Record], metric: str) -> str:
-    return estimate([record.metrics[metric] for record in records])
-
-
-def _reached(records: Sequence[Record], metric: str) -> str:
-    hits = [record.metrics[metric] for record in records if metric in record.metrics]
-    if len(hits) == len(records):
-        return estimate(hits, 1)
-    return f"{estimate(hits, 1)} ({len(hits)} of {len(records)} runs)"
-
-
-def _chosen(records: Sequence[Record], method: str) -> str:
-    if method == "oneshot":
-        return ""
-
-    def values(kind: str) -> str:
-        return ", ".join(f"{value:g}" for value in sorted({record.metrics[kind] for record in records}))
-
-    name = "ramp" if method == "gmp" else "rho"
-    return f"{name} {values(f'{method}/chosen')}; {values(f'{method}/epochs')} epochs"
-
-
-def _conditions(records: Sequence[Record], name: str) -> str:
-    """Return how often the conditions held at the ends of the epochs of the best candidates."""
-    texts = []
-    for condition in ("condition 1", "condition 2"):
-        flags = [
-            flag
-            for record in records
-            for epochs in record.settings["epochs"]
-            for flag in record.history.get(f"best/{name}/{epochs}/{condition}", [])
-        ]
-        texts.append(f"{100 * float(np.mean(flags)):.0f} %")
-    return ", ".join(texts)
-
-
-def _title(records: Sequence[Record], what: str) -> str:
-    settings = records[0].settings
-    sparsity = "".join(f", {100 * value:g} %" for value in settings["sparsity"])
-    iterations = settings["iterations"]
-    return (
-        f"{settings['model']}, {settings['structure']}{sparsity}, {records[0].dataset}: {what}; "
-        f"{' or '.join(map(str, settings['epochs']))} epochs of {iterations} "
-        f"iteration{'s' * (iterations > 1)}, {settings['precision']}, "
-        f"{len(records)} seed{'s' * (len(records) > 1)}, mean [95 % interval]"
-    )
-
-
-def plot(records: Sequence[Record], folder: Path) -> list[Path]:
-    """Plot hard-prune accuracy, residual and step size over the epochs, and the retraining."""
-    from tenfold.experiment import plots
-
-    longest = records[0].settings["epochs"][-1]
-
-    def curves(kind: str, methods: Sequence[str], epochs: int = longest) -> dict[str, list[list[float]]]:
-        series = {method: f"best/{method}/{epochs}/{kind}" for method in methods}
-        return {
-            NAMES[method]: [record.history[key] for record in records if key in record.history]
-            for method, key in series.items()
-            if any(key in record.history for record in records)
-        }
-
-    target = float(np.mean([record.metrics["target/validation"] for record in records]))
-    pictures = [
-        plots.lines(
-            folder / f"accuracy-{epochs}.png",
-            curves("validation", ("slr", "admm", "gmp"), epochs),
-            title=f"Accuracy at hard-prune, no retraining, {epochs} epochs",
-            x="epoch",
-            y="validation accuracy, %",
-            level=("target", target),
-        )
-        for epochs in records[0].settings["epochs"]
-    ]
-    pictures.append(
-        plots.lines(
-            folder / "paired.png",
-            {
-                f"SLR minus {NAMES[other]}": [
-                    np.subtract(
-                        *(record.history[f"best/{name}/{longest}/validation"] for name in ("slr", other))
-                    ).tolist()
-                    for record in records
-                    if all(f"best/{name}/{longest}/validation" in record.history for name in ("slr", other))
-                ]
-                for other in ("admm", "gmp")
-            },
-            title="Accuracy at hard-prune, paired by seed",
-            x="epoch",
-            y="difference, points",
-            level=("equal", 0.0),
-        )
-    )
-    pictures.append(
-        plots.lines(
-            folder / "residual.png",
-            curves("residual", ("slr", "admm")),
-            title="Distance from the sparsity set",
-            x="epoch",
-            y="residual |W − Z|",
-            log_y=True,
-        )
-    )
-    pictures.append(
-        plots.lines(
-            folder / "step-size.png",
-            curves("step size", ("slr",)),
-            title="SLR step size",
-            x="epoch",
-            y="s",
-            log_y=True,
-        )
-    )
-    pictures.append(
-        plots.lines(
-            folder / "retraining.png",
-            {
-                NAMES[method]: [record.history[f"retrained/{method}/test"] for record in records]
-                for method in METHODS
-            },
-            title="Retraining under the masks",
-            x="epoch",
-            y="test accuracy, %",
-            first=0,
-        )
-    )
-    return pictures
 
 
 run = Experiment(

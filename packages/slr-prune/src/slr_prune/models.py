@@ -119,13 +119,19 @@ TARGETS: dict[tuple[str, str], dict[str, float]] = {
     ("lenet-5", "irregular"): {"conv1": 0.60, "conv2": 0.95, "fc1": 0.99, "fc2": 0.90},
     ("lenet-5", "filter"): {"conv1": 0.50, "conv2": 0.70, "fc1": 0.80},
     ("resnet-20", "irregular"): {"stage*": 0.80},
+    ("resnet-20", "filter"): {"*": 0.70},
     ("vgg-16", "irregular"): {"conv1_2": 0.80, "conv[2-5]_*": 0.80},
+    ("vgg-16", "filter"): {"*": 0.70},
 }
 """Sparsity of every layer or pattern of layers by model and structure.
 
 The first is the specification's setting. The first convolution and the classifier of ResNet-20
-and VGG-16 stay dense.
+and VGG-16 stay dense in ``"irregular"``; their ``"filter"`` takes channels out of all layers that
+write them, see `COUPLED`.
 """
+
+COUPLED = frozenset({("resnet-20", "filter"), ("vgg-16", "filter")})
+"""Which of `TARGETS` prune coupled channels, by ``example_inputs``."""
 
 
 def build(name: str, seed: int) -> nn.Module:
