@@ -338,6 +338,13 @@ def test_missing_and_truncated_files_are_refused(folder: Path) -> None:
     assert not Path("a.pt").exists()
 
 
+def test_what_was_written_can_be_pruned_again(folder: Path) -> None:
+    first = done("make.pt", "-o", "a.pt", *COMMON, "--sparsity", "0.5")
+    second = done("a.pt", "-o", "b.pt", *COMMON, "--sparsity", "0.5")
+    assert second["dense"]["parameters"] == first["pruned"]["parameters"]
+    assert second["dense"]["macs"] == first["pruned"]["macs"] > second["pruned"]["macs"]
+
+
 def test_nested_state_dicts_are_taken(folder: Path) -> None:
     torch.save({"state_dict": model_of().state_dict(), "epoch": 3}, "nested.pt")
     model, _ = build_model("usernets:make", None)

@@ -22,6 +22,7 @@ from slr_prune._oneshot import OneShotPruner
 from slr_prune._onnx import export_onnx
 from slr_prune._program import export_program
 from slr_prune._pruner import Pruner
+from slr_prune._reload import load_compacted
 from slr_prune._sensitivity import SensitivityScan, sensitivity_scan
 from slr_prune._slr import SLRPruner
 from slr_prune._sparse_layers import BlockSparseLinear, GatheredLayer, SparseLayer, SparseLinear
@@ -65,6 +66,7 @@ __all__ = [
     "latency",
     "least_sparsity",
     "load",
+    "load_compacted",
     "register_structure",
     "remove_channels",
     "save",

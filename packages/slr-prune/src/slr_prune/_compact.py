@@ -32,7 +32,7 @@ from slr_prune._units import prunable_layers
 from tenfold import SettingError
 
 # Attributes by which attention modules of torch, torchvision and transformers know their size.
-_HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head")
+HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head")
 _WIDTHS = ("all_head_size", "inner_dim")
 
 
@@ -128,10 +128,10 @@ def _cut(model: nn.Module, tensors: Mapping[str, Tensor], kept: Mapping[str, Map
         for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
             if id(tensor) in replaced:
                 setattr(module, name, replaced[id(tensor)])
-        _resize(module)
+        resize(module)
 
 
-def _resize(module: nn.Module) -> None:
+def resize(module: nn.Module) -> None:
     """Make the sizes that a layer declares those of its weight."""
     if isinstance(module, _ConvNd):
         rows, columns = module.weight.shape[:2]
@@ -159,7 +159,7 @@ def _shrink_heads(model: nn.Module, group: ChannelGroup, kept: int) -> None:
         if len(rows.entries) == group.size:
             continue
         for names, old, new in (
-            (_HEADS, group.size, kept),
+            (HEADS, group.size, kept),
             (_WIDTHS, len(rows.entries), len(rows.entries) // group.size * kept),
         ):
             for name in names:

@@ -79,8 +79,8 @@ def load(path: Path | str, model: nn.Module) -> nn.Module:
     ----------
     path : Path or str
     model : nn.Module
-        Of the architecture that was saved, compacted if that was; its layers may be masked or
-        sparse, whichever were saved. Filled in place, or on an error not at all.
+        Of the architecture that was saved, compacted if that was (`load_compacted` does that);
+        its layers may be masked or sparse, whichever were saved. Filled in place, or on an error not at all.
 
     Returns
     -------
@@ -93,7 +93,7 @@ def load(path: Path | str, model: nn.Module) -> nn.Module:
         The file is missing, truncated or not one of `save`; or names or shapes differ, or a
         weight is not zero where a sparse layer keeps nothing.
     """
-    state = _read(Path(path))
+    state = read_tensors(Path(path))
     _check_fit(path, state, _plain_state(model))
     plain = dict(state)
     sparse = {}
@@ -151,7 +151,8 @@ def _encode(tensor: Tensor) -> Tensor | dict[str, Any]:
     return masked if saved > _TENSOR_OVERHEAD else tensor
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors in a file of `save` by name; `DataError` as `load`."""
     try:
         with zipfile.ZipFile(path) as archive:  # torch.load does not look at the checksums
             if damaged := archive.testzip():

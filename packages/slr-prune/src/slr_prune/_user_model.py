@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from slr_prune._reload import load_compacted
 from slr_prune._vision import vision_model
 from slr_prune.models import INPUTS, MODELS, build
 from tenfold import DataError, MissingExtraError, SettingError, UnknownNameError
@@ -60,10 +61,11 @@ def build_model(name: str, classes: int | None) -> tuple[nn.Module, tuple[int, .
     return _call(name), None
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
+def load_weights(model: nn.Module, path: Path) -> nn.Module:
     """Fill a model with the state dict in a file, as ``torch.save(model.state_dict(), path)`` wrote it.
 
-    A file in which the state dict lies under ``"state_dict"`` or ``"model"`` is taken as well.
+    A file in which the state dict lies under ``"state_dict"`` or ``"model"`` is taken as well, and
+    so is one of `slr_prune.save`, which gives a smaller copy of the model.
 
     Raises
     ------
@@ -79,6 +81,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
             "a whole file of torch.save(model.state_dict(), path)",
             "Save the state dict again, not the model itself, or look for a broken copy.",
         ) from error
+    if isinstance(content, Mapping) and "format" in content:
+        return load_compacted(path, model)
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -90,6 +94,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
         )
     _check_fit(path, content, model.state_dict())
     model.load_state_dict(content)
+    return model
 
 
 def _check_fit(path: Path, state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:

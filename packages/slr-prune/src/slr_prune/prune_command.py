@@ -182,7 +182,7 @@ def _read_model(file: Path, settings: PruneSettings, classes: int | None) -> tup
                 f"{file} without --model", "who its weights are of", "Write --model resnet50, for example."
             )
         model, shape = build_model(settings.model, classes)
-        load_weights(model, file)
+        model = load_weights(model, file)
         example = None
     if settings.example or shape:
         generator = torch.Generator().manual_seed(0)
