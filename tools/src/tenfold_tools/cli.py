@@ -11,6 +11,7 @@ from tenfold.errors import TenfoldError
 from tenfold.experiment.cli import CommandLine
 from tenfold_tools import bench as benchmarks
 from tenfold_tools import layers as contracts
+from tenfold_tools import new as scaffolding
 from tenfold_tools import release as releases
 from tenfold_tools import reproduce as reproduction
 from tenfold_tools import tables as readme_tables
@@ -64,6 +65,20 @@ def tables(
 def layers(root: Root = None, debug: Debug = False) -> None:
     """Check who imports whom."""
     raise typer.Exit(contracts.check(root or find_root(Path.cwd())))
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Distribution name, as in slr-prune.")],
+    root: Root = None,
+    debug: Debug = False,
+) -> None:
+    """Write a new package that passes every check as it is."""
+    workspace = root or find_root(Path.cwd())
+    folder = scaffolding.new(workspace, name).relative_to(workspace)
+    typer.echo(f"wrote {folder}; `make lint types test reproduce` checks it")
+    typer.echo("to keep it: put the paper's method in, its paper into CITATION.cff, and run tools/uv lock")
+    typer.echo(f"to undo: rm -r {folder}")
 
 
 @app.command()
