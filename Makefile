@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help sync reproduce tables test test-slow bench lint types build new clean
+.PHONY: help sync reproduce tables test test-slow bench lint types build new release clean
 
 RUN := tools/uv run --no-sync
 
@@ -35,6 +35,9 @@ build: ## compile the native kernels again
 
 new: sync ## write a new package (NAME=my-paper)
 	@$(RUN) tenfold-tools new "$(NAME)"
+
+release: sync ## build and try out a release (PKG=slr-prune VERSION=0.2.0); FOR_REAL=1 tags and publishes it
+	@$(RUN) tenfold-tools release "$(PKG)" $(VERSION) $(if $(FOR_REAL),--for-real)
 
 clean: ## remove the environment, caches, reports and build outputs
 	@rm -rf .venv .tools build dist reports .mypy_cache .pytest_cache .ruff_cache .hypothesis
