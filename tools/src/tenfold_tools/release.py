@@ -75,7 +75,9 @@ def release(
     _changelog.section(root, member.folder, version)
     _version.check_dependants(root, name, version)
     unreleased = [item for item in _needs(root, member) if not _has_tag(root, f"{item.name}-v{item.version}")]
-    _check_checkout(root, tag, unreleased if for_real else [])
+    _check_checkout(root, tag)
+    if for_real:
+        _check_reality(root, unreleased)
 
     uv = root / "tools" / "uv"
     begun = time.monotonic()
@@ -122,22 +124,28 @@ def release(
     return kept
 
 
-def _check_checkout(root: Path, tag: str, unreleased: list[Member]) -> None:
-    changes = _git(root, "status", "--porcelain")
+def _check_checkout(root: Path, tag: str) -> None:
+    changes = [line[3:] for line in _git(root, "status", "--porcelain").splitlines()]
     if changes:
         raise SettingError(
-            f"{root} has changes that are not committed: {', '.join(line[3:] for line in changes.splitlines())}",
+            f"{root} has changes that are not committed: {', '.join(changes)}",
             "a clean checkout, since what is committed is what is released",
             "Commit or stash them.",
         )
     if _has_tag(root, tag):
         raise SettingError(f"tag {tag} exists", "a version that is not released", "Choose a higher version.")
+
+
+def _check_reality(root: Path, unreleased: list[Member]) -> None:
+    """Raise for what a dry run forgives."""
     for item in unreleased:
         raise SettingError(
             f"{item.name} {item.version} is needed and not released",
             f"a tag {item.name}-v{item.version}",
             f"Release {item.name} first.",
         )
+    _git(root, "symbolic-ref", "HEAD")
+    _git(root, "remote", "get-url", "origin")
 
 
 def _repair(built: Path, scratch: Path) -> None:
@@ -151,7 +159,7 @@ def _repair(built: Path, scratch: Path) -> None:
             "modules of the stable ABI, as its name says" if stable else "the native kernels",
             "Look at the build's own output: uv build -v.",
         )
-    options = ["--exclude", _LEFT_TO_TORCH, "--wheel-dir", scratch / "repaired"]
+    options = ["--exclude", _LEFT_TO_TORCH, "--wheel-dir", str(scratch / "repaired")]
     _run("auditwheel", [scripts_folder() / "auditwheel", "repair", *options, wheel], scratch)
     wheel.unlink()
     (repaired,) = (scratch / "repaired").glob("*manylinux*.whl")
@@ -184,8 +192,8 @@ def _try_out(uv: Path, clone: Path, member: Member, built: Path, scratch: Path, 
 
     for requirements in lines.installs:
         step(f"empty environment: pip install {' '.join(requirements)}")
-        into = [uv, "pip", "install", "--python", programs / "python", "--constraints", constraints]
-        _run("installing", [*into, *requirements], place)
+        into = ["--python", str(programs / "python"), "--constraints", str(constraints)]
+        _run("installing", [uv, "pip", "install", *into, *requirements], place)
     step("empty environment: the README's first lines of Python")
     (place / "first_lines.py").write_text(lines.code, encoding="utf-8")
     _run("the README's first lines", [programs / "python", place / "first_lines.py"], place)
@@ -228,17 +236,17 @@ def _push(root: Path, clone: Path, name: str, version: str, tag: str) -> None:
     commit, mark = _git(clone, "rev-parse", "HEAD"), _git(clone, "rev-parse", f"refs/tags/{tag}")
     # Into the object store only: no branch and no tag moves before the push has gone through.
     _git(root, "fetch", "--quiet", "--no-tags", str(clone), f"refs/tags/{tag}")
-    _git(
-        root,
-        "push",
-        "--quiet",
-        "--atomic",
-        "origin",
-        f"{commit}:refs/heads/{branch}",
-        f"{mark}:refs/tags/{tag}",
-    )
-    _git(root, "merge", "--quiet", "--ff-only", commit)
-    _git(root, "update-ref", f"refs/tags/{tag}", mark)
+    pushed = [f"{commit}:refs/heads/{branch}", f"{mark}:refs/tags/{tag}"]
+    _git(root, "push", "--quiet", "--atomic", "origin", *pushed)
+    try:
+        _git(root, "merge", "--quiet", "--ff-only", commit)
+        _git(root, "update-ref", f"refs/tags/{tag}", mark)
+    except ReleaseError as error:
+        raise ReleaseError(
+            f"{tag} is pushed and will be published, but this checkout has changed meanwhile",
+            "nobody to work in it during a release",
+            "Run git pull --tags.",
+        ) from error
 
 
 def _has_tag(root: Path, tag: str) -> bool:
