@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help sync reproduce tables test test-slow bench lint types build new release clean
+.PHONY: help sync reproduce tables test test-slow bench lint types docs build new release clean
 
 RUN := tools/uv run --no-sync
 
@@ -29,6 +29,9 @@ lint: sync ## check style, README tables and import layers
 
 types: sync ## check types with mypy
 	@$(RUN) mypy
+
+docs: sync ## build the documentation site and check its links: build/docs/html
+	@$(RUN) tenfold-tools docs
 
 build: ## compile the native kernels again
 	@tools/sync --reinstall-package tenfold

@@ -141,7 +141,7 @@ def test_a_step_that_fails_changes_nothing(
     (tmp_path / "twine").write_text("#!/bin/sh\necho the readme does not render; exit 1\n")
     (tmp_path / "twine").chmod(0o755)
     monkeypatch.setattr(releases, "scripts_folder", lambda: tmp_path)
-    with pytest.raises(ReleaseError, match="twine check failed.*\n.*does not render"):
+    with pytest.raises(ReleaseError, match=r"twine check failed.*\n.*does not render"):
         release(root, "lower", "0.2.0", for_real=True)
     assert state(root) == before
     assert not (root / "dist").exists()

@@ -10,6 +10,7 @@ from rich.console import Console
 from tenfold.errors import TenfoldError
 from tenfold.experiment.cli import CommandLine
 from tenfold_tools import bench as benchmarks
+from tenfold_tools import docs as documentation
 from tenfold_tools import layers as contracts
 from tenfold_tools import new as scaffolding
 from tenfold_tools import release as releases
@@ -66,6 +67,13 @@ def tables(
 def layers(root: Root = None, debug: Debug = False) -> None:
     """Check who imports whom."""
     raise typer.Exit(contracts.check(root or find_root(Path.cwd())))
+
+
+@app.command()
+def docs(root: Root = None, debug: Debug = False) -> None:
+    """Build the documentation site into build/docs/html and check its links."""
+    workspace = root or find_root(Path.cwd())
+    typer.echo(f"site: {documentation.build(workspace).relative_to(workspace)}")
 
 
 @app.command()
