@@ -23,7 +23,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["probe-pkg", "zeta", "a-paper-with-a-long-name-of-many-words-in-it"])
+@pytest.mark.parametrize("name", ["unheard-of", "zeta", "a-paper-with-a-long-name-of-many-words-in-it"])
 def test_a_new_package_is_whole_and_clean(root: Path, name: str) -> None:
     before = sorted(root.iterdir())
     folder = new(root, name)
@@ -57,15 +57,15 @@ def test_a_name_that_shadows_a_module_is_refused(root: Path, name: str) -> None:
 
 
 def test_an_existing_package_is_not_touched(root: Path) -> None:
-    (root / "packages" / "probe").mkdir()
+    (root / "packages" / "unheard").mkdir()
     with pytest.raises(SettingError, match="exists"):
-        new(root, "probe")
+        new(root, "unheard")
 
 
 def test_a_failure_leaves_nothing_behind(root: Path) -> None:
     (root / "LICENSE").unlink()
     with pytest.raises(FileNotFoundError):
-        new(root, "probe")
+        new(root, "unheard")
     assert list((root / "packages").iterdir()) == []
 
 
@@ -77,14 +77,14 @@ def checkout(tmp_path: Path) -> Path:
     uv = tmp_path / "tools" / "uv"
     uv.write_text('#!/bin/sh\necho "$*" > asked\necho changed >> uv.lock\nexit ${UV_EXIT:-0}\n')
     uv.chmod(0o755)
-    for name in ("old", "probe"):
+    for name in ("old", "unheard"):
         (tmp_path / "packages" / name).mkdir(parents=True)
         (tmp_path / "packages" / name / "pyproject.toml").touch()
     return tmp_path
 
 
 def test_sync_of_listed_members_is_locked(checkout: Path) -> None:
-    (checkout / "uv.lock").write_text('name = "old"\nname = "probe"\n')
+    (checkout / "uv.lock").write_text('name = "old"\nname = "unheard"\n')
     subprocess.run([checkout / "tools" / "sync", "--offline"], check=True)
     assert (checkout / "asked").read_text() == "sync --all-packages --all-extras --locked --offline\n"
 
@@ -97,6 +97,6 @@ def test_sync_of_an_unlisted_member_puts_the_lock_back(
     (checkout / "uv.lock").write_text('name = "old"\n')
     done = subprocess.run([checkout / "tools" / "sync"], capture_output=True, text=True, check=False)
     assert done.returncode == code
-    assert "not in uv.lock yet: probe" in done.stderr
+    assert "not in uv.lock yet: unheard" in done.stderr
     assert (checkout / "asked").read_text() == "sync --all-packages --all-extras\n"
     assert (checkout / "uv.lock").read_text() == 'name = "old"\n'
