@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help sync reproduce tables test test-slow bench lint types build clean
+.PHONY: help sync reproduce tables test test-slow bench lint types docs build new release clean
 
 RUN := tools/uv run --no-sync
 
@@ -7,7 +7,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 20
 
 sync: ## install every package, with all extras, into .venv
-	@tools/uv sync --all-packages --all-extras --locked
+	@tools/sync
 
 reproduce: sync ## run every package's experiment and write reports/index.html (NAMES="slr-prune" for some)
 	@$(RUN) tenfold-tools reproduce $(NAMES)
@@ -30,8 +30,17 @@ lint: sync ## check style, README tables and import layers
 types: sync ## check types with mypy
 	@$(RUN) mypy
 
+docs: sync ## build the documentation site and check its links: build/docs/html
+	@$(RUN) tenfold-tools docs
+
 build: ## compile the native kernels again
-	@tools/uv sync --all-packages --all-extras --locked --reinstall-package tenfold
+	@tools/sync --reinstall-package tenfold
+
+new: sync ## write a new package (NAME=my-paper)
+	@$(RUN) tenfold-tools new "$(NAME)"
+
+release: sync ## build and try out a release (PKG=slr-prune VERSION=0.2.0); FOR_REAL=1 tags and publishes it
+	@$(RUN) tenfold-tools release "$(PKG)" $(VERSION) $(if $(FOR_REAL),--for-real)
 
 clean: ## remove the environment, caches, reports and build outputs
 	@rm -rf .venv .tools build dist reports .mypy_cache .pytest_cache .ruff_cache .hypothesis

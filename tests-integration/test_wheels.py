@@ -40,7 +40,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for member in PACKAGES:
         run(UV, "build", "--wheel", "--out-dir", folder, member.folder)
     constraints = run(
-        UV, "export", "--all-packages", "--all-extras", "--locked", "--no-emit-workspace", "--no-hashes"
+        UV, "export", "--all-packages", "--all-extras", "--frozen", "--no-emit-workspace", "--no-hashes"
     )
     (folder / "constraints.txt").write_text(constraints)
     return folder

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -104,9 +105,12 @@ def test_a_malformed_marker_is_refused(workspace, readme: Path, text: str) -> No
         tables.write(workspace.root)
 
 
-def test_the_root_readme_lists_packages_with_status_and_headline(workspace, readme: Path) -> None:
+def test_the_root_readme_lists_measured_packages_with_status_and_headline(workspace, readme: Path) -> None:
     workspace.add("fake-two")
     (workspace.root / "packages/fake-two/results/run.json").unlink()
+    kept = workspace.add("fake-three") / "results" / "run.json"
+    records = json.loads(kept.read_text())
+    kept.write_text(json.dumps([{**record, "claims": []} for record in records]))
     root = workspace.root / "README.md"
     root.write_text("<!-- packages -->\n<!-- /packages -->\n")
     tables.write(workspace.root)
@@ -115,7 +119,7 @@ def test_the_root_readme_lists_packages_with_status_and_headline(workspace, read
         "| --- | --- | --- | --- |",
         "| [fake-one](packages/fake-one) | About fake-one. | alpha | [accuracy after pruning: 96 % "
         "(paper 96 %, holds in 2 of 3 runs)](packages/fake-one/results/run.json) |",
-        "| [fake-two](packages/fake-two) | About fake-two. | alpha | nothing yet |",
+        "| [fake-three](packages/fake-three) | About fake-three. | alpha | no claim yet |",
     ]
     root.write_text(root.read_text().replace("96 %", "99 %"))
     (error,) = tables.stale(workspace.root)

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from slr_prune._annotated import AnnotatedImages
-from slr_prune._boxes import Detections, nms, pairwise_iou
-from slr_prune._detection import CenterDetector, decode, detect, detection_loss, detection_targets
-from slr_prune._precision import COCO_THRESHOLDS, mean_average_precision
-from slr_prune._scenes import generate_scenes
+from slr_prune._dense.annotated import AnnotatedImages
+from slr_prune._dense.boxes import Detections, nms, pairwise_iou
+from slr_prune._dense.detection import CenterDetector, decode, detect, detection_loss, detection_targets
+from slr_prune._dense.precision import COCO_THRESHOLDS, mean_average_precision
+from slr_prune._dense.scenes import generate_scenes
 from tenfold import SettingError
 
 COORDINATE = st.integers(0, 32)

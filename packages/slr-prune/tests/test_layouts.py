@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from slr_prune._annotated import IGNORE, AnnotatedImages
-from slr_prune._layouts import read_layout
+from slr_prune._dense.annotated import IGNORE, AnnotatedImages
+from slr_prune._dense.layouts import read_layout
 from tenfold import DataError, SettingError, UnknownNameError
 
 

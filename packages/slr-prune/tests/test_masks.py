@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slr_prune._masks import decode_run_lengths, polygon_mask, resize_nearest, run_length_mask
+from slr_prune._dense.masks import decode_run_lengths, polygon_mask, resize_nearest, run_length_mask
 
 MASKS = st.integers(1, 9).flatmap(
     lambda height: st.integers(1, 9).flatmap(

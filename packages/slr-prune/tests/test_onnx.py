@@ -148,6 +148,7 @@ def test_the_missing_extra_is_named(missing: str, tmp_path: Path, monkeypatch: p
         export_onnx(nn.Linear(3, 3), tmp_path / "model.onnx", inputs(2, 3))
 
 
+@pytest.mark.slow
 def test_importing_the_package_imports_no_onnx() -> None:
     code = "import sys, slr_prune; assert not {'onnx', 'onnxruntime', 'onnxscript'} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from slr_prune._annotated import AnnotatedImages, boxes_of_masks
-from slr_prune._scenes import SHAPES, generate_scenes
+from slr_prune._dense.annotated import AnnotatedImages, boxes_of_masks
+from slr_prune._dense.scenes import SHAPES, generate_scenes
 from tenfold import SettingError
 
 

@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slr_prune._annotated import IGNORE
-from slr_prune._scenes import generate_scenes
-from slr_prune._segmentation import UNet, mean_iou, segmentation_loss
+from slr_prune._dense.annotated import IGNORE
+from slr_prune._dense.scenes import generate_scenes
+from slr_prune._dense.segmentation import UNet, mean_iou, segmentation_loss
 from tenfold import SettingError
 
 

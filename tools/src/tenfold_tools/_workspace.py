@@ -23,6 +23,7 @@ class Member:
     ----------
     name : str
         Distribution name.
+    version : str
     folder : Path
     description : str
     status : str
@@ -34,15 +35,30 @@ class Member:
         Names of those that only its extras need.
     imports : tuple of str
         Top-level packages under ``src``.
+    scripts : tuple of str
+        Names of its commands.
+    experiments : tuple of str
+        Names of its experiments, without its own: ``run``, ``bench``.
+    requirements : tuple of str
+        What it needs, always or for an extra, as written in its pyproject file.
     """
 
     name: str
+    version: str
     folder: Path
     description: str
     status: str
     requires: frozenset[str]
     optional: frozenset[str]
     imports: tuple[str, ...]
+    scripts: tuple[str, ...]
+    experiments: tuple[str, ...]
+    requirements: tuple[str, ...]
+
+    @property
+    def native(self) -> bool:
+        """Whether it has code to compile."""
+        return (self.folder / "CMakeLists.txt").is_file()
 
     def modules(self) -> Iterator[str]:
         """Yield the dotted name of every module."""
@@ -114,19 +130,25 @@ def _member(path: Path) -> Member:
         ),
         "not stated",
     )
-    extras = project.get("optional-dependencies", {}).values()
+    always = project.get("dependencies", [])
+    extra = [text for extra in project.get("optional-dependencies", {}).values() for text in extra]
+    points = project.get("entry-points", {}).get(_GROUP, ())
     return Member(
         name=project["name"],
+        version=project.get("version", ""),
         folder=path.parent,
         description=project.get("description", ""),
         status=status.lower(),
-        requires=_names(project.get("dependencies", ())),
-        optional=_names(text for extra in extras for text in extra),
+        requires=_names(always),
+        optional=_names(extra),
         imports=tuple(sorted(item.parent.name for item in path.parent.glob("src/*/__init__.py"))),
+        scripts=tuple(project.get("scripts", ())),
+        experiments=tuple(point.rpartition(".")[2] for point in points),
+        requirements=(*always, *extra),
     )
 
 
-def _names(requirements: Iterator[str] | list[str]) -> frozenset[str]:
+def _names(requirements: list[str]) -> frozenset[str]:
     """Names in requirement strings: ``tenfold[torch]>=0.1`` gives tenfold and torch."""
     names: set[str] = set()
     for text in requirements:

@@ -10,10 +10,13 @@ from rich.console import Console
 from tenfold.errors import TenfoldError
 from tenfold.experiment.cli import CommandLine
 from tenfold_tools import bench as benchmarks
+from tenfold_tools import docs as documentation
 from tenfold_tools import layers as contracts
+from tenfold_tools import new as scaffolding
 from tenfold_tools import release as releases
 from tenfold_tools import reproduce as reproduction
 from tenfold_tools import tables as readme_tables
+from tenfold_tools import tag as tags
 from tenfold_tools._workspace import find_root
 
 app = CommandLine(help="Programs of the tenfold workspace.")
@@ -67,6 +70,27 @@ def layers(root: Root = None, debug: Debug = False) -> None:
 
 
 @app.command()
+def docs(root: Root = None, debug: Debug = False) -> None:
+    """Build the documentation site into build/docs/html and check its links."""
+    workspace = root or find_root(Path.cwd())
+    typer.echo(f"site: {documentation.build(workspace).relative_to(workspace)}")
+
+
+@app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="Distribution name, as in slr-prune.")],
+    root: Root = None,
+    debug: Debug = False,
+) -> None:
+    """Write a new package that passes every check as it is."""
+    workspace = root or find_root(Path.cwd())
+    folder = scaffolding.new(workspace, name).relative_to(workspace)
+    typer.echo(f"wrote {folder}; `make lint types test reproduce` checks it")
+    typer.echo("to keep it: put the paper's method in, its paper into CITATION.cff, and run tools/uv lock")
+    typer.echo(f"to undo: rm -r {folder}")
+
+
+@app.command()
 def bench(
     names: Annotated[list[str] | None, typer.Argument(help="Packages. Default: all installed.")] = None,
     reports: Reports = Path("reports"),
@@ -81,13 +105,31 @@ def bench(
 
 @app.command()
 def release(
+    name: Annotated[str, typer.Argument(help="Distribution, as in slr-prune.")],
+    version: Annotated[
+        str | None, typer.Argument(help="x.y.z. Default: the one in its pyproject.toml.")
+    ] = None,
+    for_real: Annotated[
+        bool, typer.Option("--for-real", help="Push commit and tag, upon which the workflow publishes.")
+    ] = False,
+    root: Root = None,
+    debug: Debug = False,
+) -> None:
+    """Build a distribution, try it out as a user would, and tag it; a dry run unless for real."""
+    releases.release(
+        root or find_root(Path.cwd()), name, version, for_real=for_real, tell=lambda text: typer.echo(text)
+    )
+
+
+@app.command()
+def tag(
     tag: Annotated[str, typer.Argument(help="<distribution>-v<version>")],
     root: Root = None,
     debug: Debug = False,
 ) -> None:
     """Print what a tag releases, as name=value lines; fail when its version is another one."""
     workspace = root or find_root(Path.cwd())
-    found = releases.plan(workspace, tag)
+    found = tags.plan(workspace, tag)
     typer.echo(f"name={found.name}")
     typer.echo(f"folder={found.folder.relative_to(workspace).as_posix()}")
     typer.echo(f"native={str(found.native).lower()}")

@@ -2,8 +2,8 @@
 
 A README asks for a table with a pair of comments, ``table NAME results/FILE.json`` and ``/table``;
 the text between them is replaced. NAME is a key of the `tables` of an experiment of the package
-that wrote the records. The root README's table of packages stands between ``packages`` and
-``/packages``.
+that wrote the records. The root README's table of packages, those with a record in ``results``,
+stands between ``packages`` and ``/packages``.
 """
 
 import difflib
@@ -120,7 +120,11 @@ def _table(name: str, folder: Path, source: str) -> str:
 
 def _packages(root: Path) -> str:
     columns = ("package", "what it is", "status", "measured here")
-    packages = [member for member in members(root) if member.folder.parent == root / "packages"]
+    packages = [
+        member
+        for member in members(root)
+        if member.folder.parent == root / "packages" and any(member.folder.glob("results/*.json"))
+    ]
     rows = [_row(root, member) for member in packages]
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
@@ -138,7 +142,7 @@ def _row(root: Path, member: Member) -> tuple[str, str, str, str]:
         f"[{member.name}]({folder})",
         member.description,
         member.status,
-        "<br>".join(headlines) or "nothing yet",
+        "<br>".join(headlines) or "no claim yet",
     )
 
 

@@ -160,7 +160,7 @@ def describe_sparsity(model: nn.Module) -> list[LayerSparsity]:
         LayerSparsity(
             name,
             module.form if isinstance(module, SparseLayer) else "dense",
-            module.weight.detach().count_nonzero().item() / module.weight.numel(),
+            module.weight.detach().count_nonzero().item() / max(module.weight.numel(), 1),
             sum(tensor.nbytes for tensor in module.state_dict().values()),
         )
         for name, module in _outer_modules(model).items()

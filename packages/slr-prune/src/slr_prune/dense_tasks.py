@@ -23,16 +23,16 @@ import torch
 from torch import Tensor, nn
 
 from slr_prune._admm import ADMMPruner
-from slr_prune._annotated import AnnotatedImages
-from slr_prune._detection import CenterDetector, detect, detection_loss, detection_targets
+from slr_prune._dense.annotated import AnnotatedImages
+from slr_prune._dense.detection import CenterDetector, detect, detection_loss, detection_targets
+from slr_prune._dense.layouts import LAYOUTS, read_layout
+from slr_prune._dense.precision import mean_average_precision
+from slr_prune._dense.scenes import MINIMUM_SIZE, generate_scenes
+from slr_prune._dense.segmentation import UNet, mean_iou, segmentation_loss
 from slr_prune._gradual import GradualPruner
 from slr_prune._lagrangian import LagrangianPruner
-from slr_prune._layouts import LAYOUTS, read_layout
 from slr_prune._oneshot import OneShotPruner
-from slr_prune._precision import mean_average_precision
 from slr_prune._pruner import Pruner
-from slr_prune._scenes import MINIMUM_SIZE, generate_scenes
-from slr_prune._segmentation import UNet, mean_iou, segmentation_loss
 from slr_prune._slr import SLRPruner
 from tenfold import DivergedError, SettingError
 from tenfold.experiment import Claim, Experiment, Record, Run, Table, estimate

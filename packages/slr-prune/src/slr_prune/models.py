@@ -1,4 +1,7 @@
-"""The small networks of the experiments, their sparsity targets, and their seeded construction."""
+"""The networks of the experiments, their sparsity targets, and their seeded construction.
+
+Beside the small ones, `vision_model` builds torchvision's classifiers and `text_encoder` a small BERT.
+"""
 
 from collections.abc import Callable
 
@@ -6,7 +9,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from slr_prune._encoder import text_encoder
+from slr_prune._mixer import Mixer
+from slr_prune._vision import vision_model
 from tenfold import UnknownNameError
+
+__all__ = [
+    "COUPLED",
+    "INPUTS",
+    "MODELS",
+    "TARGETS",
+    "VGG16",
+    "LeNet5",
+    "LeNet300",
+    "Mixer",
+    "ResNet20",
+    "ResidualBlock",
+    "build",
+    "text_encoder",
+    "vision_model",
+]
 
 
 class LeNet300(nn.Sequential):
@@ -103,6 +125,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "lenet-5": LeNet5,
     "resnet-20": ResNet20,
     "vgg-16": VGG16,
+    "mlp-mixer": Mixer,
 }
 
 INPUTS: dict[str, tuple[int, int, int]] = {
@@ -110,6 +133,7 @@ INPUTS: dict[str, tuple[int, int, int]] = {
     "lenet-5": (1, 28, 28),
     "resnet-20": (3, 32, 32),
     "vgg-16": (3, 32, 32),
+    "mlp-mixer": (3, 32, 32),
 }
 """Channels, height and width of the images that a model takes."""
 
@@ -122,15 +146,17 @@ TARGETS: dict[tuple[str, str], dict[str, float]] = {
     ("resnet-20", "filter"): {"*": 0.70},
     ("vgg-16", "irregular"): {"conv1_2": 0.80, "conv[2-5]_*": 0.80},
     ("vgg-16", "filter"): {"*": 0.70},
+    ("mlp-mixer", "irregular"): {"blocks.*": 0.80},
+    ("mlp-mixer", "filter"): {"blocks.*": 0.50},
 }
 """Sparsity of every layer or pattern of layers by model and structure.
 
-The first is the specification's setting. The first convolution and the classifier of ResNet-20
-and VGG-16 stay dense in ``"irregular"``; their ``"filter"`` takes channels out of all layers that
-write them, see `COUPLED`.
+The first is the specification's setting. The first layer and the classifier of ResNet-20, VGG-16
+and MLP-Mixer stay dense in ``"irregular"``; their ``"filter"`` takes channels out of all layers
+that write them, see `COUPLED`.
 """
 
-COUPLED = frozenset({("resnet-20", "filter"), ("vgg-16", "filter")})
+COUPLED = frozenset({("resnet-20", "filter"), ("vgg-16", "filter"), ("mlp-mixer", "filter")})
 """Which of `TARGETS` prune coupled channels, by ``example_inputs``."""
 
 

@@ -9,6 +9,7 @@ The command line is in `tenfold.experiment.cli`, the plots' house style in
 
 from tenfold.experiment._checkpoint import load_state, save_state, write_whole
 from tenfold.experiment._experiment import Experiment, Run
+from tenfold.experiment._ray import RayCluster
 from tenfold.experiment._record import Claim, Record, read_records, write_json
 from tenfold.experiment._statistics import estimate, interval
 from tenfold.experiment._sweep import Engine, InProcess, Job, LocalProcesses, sweep
@@ -21,6 +22,7 @@ __all__ = [
     "InProcess",
     "Job",
     "LocalProcesses",
+    "RayCluster",
     "Record",
     "Run",
     "Table",

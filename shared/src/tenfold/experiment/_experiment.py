@@ -124,9 +124,7 @@ class Experiment(Generic[Settings]):
             raise UnknownNameError("data set", dataset, self.datasets)
         finished = out / "record.json"
         if not resume:
-            with contextlib.suppress(NotADirectoryError):
-                finished.unlink(missing_ok=True)
-            shutil.rmtree(out / "checkpoints", ignore_errors=True)
+            start_over(out)
         run = Run(settings, dataset, seed, threads, out, notify)
         if finished.exists():
             (record,) = read_records(finished)
@@ -161,6 +159,13 @@ class Experiment(Generic[Settings]):
         )
         record.write(finished)
         return record
+
+
+def start_over(out: Path) -> None:
+    """Remove the record and the checkpoints that an earlier run left in `out`."""
+    with contextlib.suppress(NotADirectoryError):
+        (out / "record.json").unlink(missing_ok=True)
+    shutil.rmtree(out / "checkpoints", ignore_errors=True)
 
 
 class Run(Generic[Settings]):

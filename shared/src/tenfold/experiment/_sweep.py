@@ -1,7 +1,7 @@
 """Sweeps over seeds and settings: the same records wherever the runs take place.
 
-An engine only decides where a job runs. In-process and local processes are here; a cluster engine
-is one more class with the same `map`.
+An engine only decides where a job runs. In-process and local processes are here; a Ray cluster is
+one more class with the same `map`, in `tenfold.experiment._ray`.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class InProcess:
     ) -> Iterator[tuple[int, Record | TenfoldError]]:
         """See `Engine.map`."""
         for index, job in enumerate(jobs):
-            yield index, _outcome(experiment, job, notify)
+            yield index, outcome(experiment, job, notify)
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class LocalProcesses:
             self.workers, mp_context=multiprocessing.get_context("spawn"), max_tasks_per_child=1
         )
         with pool, _environment_threads(max(job.threads for job in jobs)):
-            futures = {pool.submit(_outcome, experiment, job, None): index for index, job in enumerate(jobs)}
+            futures = {pool.submit(outcome, experiment, job, None): index for index, job in enumerate(jobs)}
             for done, future in enumerate(as_completed(futures), start=1):
                 if notify is not None:
                     notify("runs", done, len(jobs))
@@ -119,7 +119,8 @@ def sweep(
     return [record for index in range(len(jobs)) if isinstance(record := outcomes[index], Record)]
 
 
-def _outcome(experiment: Experiment[Any], job: Job, notify: Notify | None) -> Record | TenfoldError:
+def outcome(experiment: Experiment[Any], job: Job, notify: Notify | None) -> Record | TenfoldError:
+    """Run one job and return its record, or the error that it ended in."""
     try:
         return experiment.execute(
             job.settings,
@@ -135,15 +136,20 @@ def _outcome(experiment: Experiment[Any], job: Job, notify: Notify | None) -> Re
         return error
 
 
+def worker_ended() -> TenfoldError:
+    """Return the error of a job whose worker process was lost."""
+    return TenfoldError(
+        "a worker process ended before its run did",
+        "every worker to live until its record is written",
+        "Look for lack of memory, then run again with --resume: finished epochs are kept.",
+    )
+
+
 def _result(future: Future[Record | TenfoldError]) -> Record | TenfoldError:
     try:
         return future.result()
     except BrokenProcessPool:
-        return TenfoldError(
-            "a worker process ended before its run did",
-            "every worker to live until its record is written",
-            "Look for lack of memory, then run again with --resume: finished epochs are kept.",
-        )
+        return worker_ended()
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import typing
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -28,11 +28,14 @@ from rich.progress import (
 
 from tenfold.errors import SettingError, TenfoldError, UnknownNameError
 from tenfold.experiment._experiment import Experiment
+from tenfold.experiment._ray import RayCluster
 from tenfold.experiment._record import Record, write_json
-from tenfold.experiment._sweep import InProcess, Job, LocalProcesses, Notify, sweep
+from tenfold.experiment._sweep import Engine, InProcess, Job, LocalProcesses, Notify, sweep
 from tenfold.experiment._table import Table
 
 INTERRUPTED = 130
+
+EngineName = Literal["local", "ray"]
 
 
 class CommandLine(typer.Typer):
@@ -136,6 +139,10 @@ def _add(app: CommandLine, experiment: Experiment[Any]) -> None:
             int | None, typer.Option(min=1, help=f"Threads a run. Default: {cores} cores over the workers.")
         ] = None,
         workers: Annotated[int, typer.Option(min=1, help="Runs at a time, each a process of its own.")] = 1,
+        engine: Annotated[
+            EngineName,
+            typer.Option(help="Where they run: here, or on the Ray cluster that RAY_ADDRESS names."),
+        ] = "local",
         json: Annotated[
             str | None,
             typer.Option("--json", help="Write the record (or list of records) here; - for stdout."),
@@ -175,8 +182,7 @@ def _add(app: CommandLine, experiment: Experiment[Any]) -> None:
         ]
         try:
             with progress() as notify:
-                engine = InProcess() if workers == 1 else LocalProcesses(workers)
-                records = sweep(experiment, jobs, engine, notify)
+                records = sweep(experiment, jobs, _engine(engine, workers), notify)
         except KeyboardInterrupt:
             again = [*sys.argv[1:], *([] if resume else ["--resume"])]
             Console(stderr=True).print(
@@ -185,6 +191,12 @@ def _add(app: CommandLine, experiment: Experiment[Any]) -> None:
             raise typer.Exit(INTERRUPTED) from None
         pictures = experiment.plot(records, folder / "plots")
         _present(experiment, records, pictures, json)
+
+
+def _engine(name: EngineName, workers: int) -> Engine:
+    if name == "ray":
+        return RayCluster(workers)
+    return InProcess() if workers == 1 else LocalProcesses(workers)
 
 
 def override(settings: Any, assignments: Sequence[str]) -> Any:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slr_prune._annotated import IGNORE
+from slr_prune._dense.annotated import IGNORE
 from tenfold import SettingError
 
 

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from slr_prune._annotated import AnnotatedImages
-from slr_prune._boxes import Detections, areas, intersections, pairwise_iou
+from slr_prune._dense.annotated import AnnotatedImages
+from slr_prune._dense.boxes import Detections, areas, intersections, pairwise_iou
 from tenfold import SettingError
 
 COCO_THRESHOLDS = tuple(0.5 + 0.05 * step for step in range(10))

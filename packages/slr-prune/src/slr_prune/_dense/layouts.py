@@ -19,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from slr_prune._annotated import IGNORE, AnnotatedImages, boxes_of_masks
-from slr_prune._masks import Mask, decode_run_lengths, polygon_mask, resize_nearest, run_length_mask
+from slr_prune._dense.annotated import IGNORE, AnnotatedImages, boxes_of_masks
+from slr_prune._dense.masks import Mask, decode_run_lengths, polygon_mask, resize_nearest, run_length_mask
 from tenfold import DataError, SettingError, UnknownNameError
 
 SLACK = 1.0

@@ -22,9 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slr_prune._annotated import AnnotatedImages
-from slr_prune._boxes import Detections, areas, nms
-from slr_prune._segmentation import conv_bn_relu
+from slr_prune._dense.annotated import AnnotatedImages
+from slr_prune._dense.boxes import Detections, areas, nms
+from slr_prune._dense.segmentation import conv_bn_relu
 from tenfold import SettingError
 
 STRIDE = 4

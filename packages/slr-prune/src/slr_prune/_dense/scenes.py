@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from slr_prune._annotated import AnnotatedImages, boxes_of_masks
+from slr_prune._dense.annotated import AnnotatedImages, boxes_of_masks
 from tenfold import SettingError
 
 SHAPES = ("circle", "square", "triangle")

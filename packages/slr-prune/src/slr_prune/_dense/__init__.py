@@ -1,0 +1,1 @@
+"""Detection and segmentation: generated scenes, folder layouts, small networks, their measures."""
