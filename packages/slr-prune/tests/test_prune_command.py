@@ -239,7 +239,7 @@ def test_a_program_is_pruned_and_measured(folder: Path) -> None:
 
 def test_the_table_shows_both_models(folder: Path) -> None:
     result = call("make.pt", "-o", "a.pt", *COMMON, "--sparsity", "0.5")
-    for text in ("oneshot, filter; times of 1 threads", "nonzero parameters", "MACs", "bytes of the file"):
+    for text in ("oneshot, filter; times of 1 thread", "nonzero parameters", "MACs", "bytes of the file"):
         assert text in result.stdout
     result = call("make.pt", "-o", "b.pt", *COMMON, "--sparsity", "0.5", "--json", "-")
     assert json.loads(result.stdout)["settings"]["sparsity"] == 0.5

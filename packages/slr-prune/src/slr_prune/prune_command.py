@@ -82,13 +82,14 @@ def prune(
     """
     record = None if json in (None, "-") else Path(json)
     _check_outputs([path for path in (output, onnx, program, record) if path is not None], force)
+    is_program = file.suffix == _PROGRAM
     torch.set_num_threads(threads or torch.get_num_threads())
     settings = PruneSettings(
         model=model,
         weights=_digest(file),
         example=_numbers("--example", example, int),
         structure=structure,
-        method=method or ("slr" if data else "oneshot"),
+        method=method or ("slr" if data and not is_program else "oneshot"),
         targets=targets,
         sparsity=sparsity,
         layers=_fractions(layer or []),
@@ -107,7 +108,6 @@ def prune(
     train, test = (None, None)
     if data:
         train, test = _read_data(data, dense, example_inputs, mean, std)
-    is_program = file.suffix == _PROGRAM
     if is_program and (settings.method != "oneshot" or retrain_epochs):
         raise SettingError(
             f"method {settings.method!r} with {retrain_epochs} epochs of retraining for a program",
@@ -308,7 +308,8 @@ def prune_table(document: Mapping[str, Any]) -> Table:
             ratio = "" if name == "accuracy" or not pruned[name] else f"{dense[name] / pruned[name]:.2f}x"
             rows.append([label, form.format(dense[name]), form.format(pruned[name]), ratio])
     settings = document["settings"]
-    title = f"{settings['method']}, {settings['structure']}; times of {settings['threads']} threads"
+    threads = f"{settings['threads']} thread{'s' * (settings['threads'] > 1)}"
+    title = f"{settings['method']}, {settings['structure']}; times of {threads}"
     return Table(title, ["", "dense", "pruned", "dense / pruned"], rows)
 
 
