@@ -109,7 +109,9 @@ def retraining_table(records: Sequence[Record]) -> Table:
     for method in METHODS:
         curves = np.array([record.history[f"retrained/{method}/test"] for record in records])
         gains = (curves[:, -1] - curves[:, 0]) / max(1, epochs)
-        rows.append([NAMES[method], *(estimate(column.tolist()) for column in curves.T), estimate(gains.tolist())])
+        rows.append(
+            [NAMES[method], *(estimate(column.tolist()) for column in curves.T), estimate(gains.tolist())]
+        )
     columns = ["method", "at hard-prune", *(f"epoch {epoch}" for epoch in range(1, epochs + 1))]
     return Table(
         _title(records, "test accuracy while retraining under the masks, %"),
