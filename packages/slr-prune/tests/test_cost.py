@@ -9,7 +9,7 @@ import torch_pruning
 import torchvision
 from torch import Tensor, nn
 
-from slr_prune import Cost, OneShotPruner, cost, remove_channels
+from slr_prune import Cost, OneShotPruner, cost, remove_channels, sparsify
 from tenfold import SettingError
 
 
@@ -94,6 +94,32 @@ def test_attention_is_counted_with_its_products() -> None:
     x = torch.randn(2, 5, 16)
     projections, products = 4 * 16 * 16 * 5, 2 * 5 * 5 * 16
     assert cost(layer, {"query": x, "key": x, "value": x}).macs == 2 * (projections + products)
+
+
+def test_a_transformer_layer_is_counted_by_its_parts() -> None:
+    layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
+    by_layer = {part.layer: part.macs for part in cost(layer, torch.randn(2, 5, 16)).layers}
+    assert by_layer["self_attn"] == 2 * (4 * 16 * 16 * 5 + 2 * 5 * 5 * 16)
+    assert by_layer["linear1"] == by_layer["linear2"] == 2 * 5 * 16 * 32
+
+
+@pytest.mark.parametrize("form", ["csr", "bsr:4x4", "gathered"])
+def test_sparse_layers_compute_what_they_keep(form: str) -> None:
+    torch.manual_seed(0)
+    dense = nn.Linear(16, 8)
+    with torch.no_grad():
+        dense.weight[:, 3:] = 0
+        dense.weight[5:] = 0
+    x = torch.randn(3, 2, 16)
+    model = nn.Sequential(dense, nn.ReLU(), nn.Linear(8, 2))
+    found = cost(sparsify(model, x, format={"0": form}), x)
+    kept = {"csr": 3 * 5, "bsr:4x4": 2 * 16, "gathered": 3 * 5}[form]
+    assert sum(part.macs for part in found.layers if part.layer.startswith("0")) == 6 * kept
+    assert found.macs == 6 * (kept + 16)
+    assert found.parameters == kept + 8 + 18
+    assert found.nonzero == 15 + 8 + 18
+    assert found.bytes > 4 * found.parameters  # and indices
+    assert summed(found) == (found.parameters, found.nonzero, found.bytes, found.macs)
 
 
 def test_masks_change_nonzero_and_compaction_everything() -> None:

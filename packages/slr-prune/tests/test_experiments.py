@@ -11,8 +11,6 @@ from torch import nn
 from slr_prune import ADMMPruner, Pruner, SLRPruner
 from slr_prune._schemes import METHODS, REMEDIES
 from slr_prune._training import PASS, Examples, Loop, accuracy, augmented, mean_loss, train_epoch
-from slr_prune.benchmarks import Settings as BenchSettings
-from slr_prune.benchmarks import bench
 from slr_prune.experiments import Settings, run
 from slr_prune.models import INPUTS, MODELS, TARGETS, build
 from tenfold import CheckpointError, SettingError, UnknownNameError
@@ -313,12 +311,3 @@ def test_the_networks_are_as_large_as_published() -> None:
     published = {"lenet-300-100": 266_610, "lenet-5": 431_080, "vgg-16": 14_724_042}
     for name, parameters in published.items():
         assert sum(weight.numel() for weight in build(name, 0).parameters()) == parameters
-
-
-def test_the_benchmark_reports_every_ratio(tmp_path: Path) -> None:
-    settings = BenchSettings(repeats=2, steps=1)
-    record = bench.execute(settings, out=tmp_path)
-    for model in settings.models:
-        for method in ("slr", "admm", "gmp"):
-            assert record.metrics[f"{model}/{method} over plain"] > 0
-    assert "lenet-5" in bench.tables["overhead"]([record]).markdown()

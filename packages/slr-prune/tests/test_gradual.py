@@ -58,7 +58,7 @@ def test_a_rounded_least_sparsity_ends_on_the_structure(sparsity: float) -> None
 
 
 def test_a_ramp_towards_less_than_the_least_sparsity_is_refused() -> None:
-    with pytest.raises(SettingError, match="layer '0'.*4/9"):
+    with pytest.raises(SettingError, match=r"layer '0'.*4/9"):
         GradualPruner(nn.Sequential(nn.Conv2d(4, 4, 3)), 0.4, structure="pattern", steps=4, every=1)
 
 

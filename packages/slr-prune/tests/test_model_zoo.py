@@ -73,8 +73,8 @@ def setting(name: str, structure: str) -> dict[str, Any]:
     if structure == "pattern":
         return {"sparsity": {"layer*.conv2": 0.6} if name == "resnet50" else 0.6}
     if structure == "2:4":
-        ignored = {"mobilenet_v2": ["features.0.0", "features.*.conv.0.0"], "swin_t": [], "bert": []}
-        return {"sparsity": {INNER[name]: 0.5}, "ignored_layers": ignored.get(name, [])}
+        depthwise = {"mobilenet_v2": ["features.0.0", "features.1.conv.0.0", "features.*.conv.1.0"]}
+        return {"sparsity": {INNER[name]: 0.5}, "ignored_layers": depthwise.get(name, [])}
     return {"sparsity": {INNER[name]: 0.9}}
 
 

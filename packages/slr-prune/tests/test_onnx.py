@@ -148,6 +148,7 @@ def test_the_missing_extra_is_named(missing: str, tmp_path: Path, monkeypatch: p
         export_onnx(nn.Linear(3, 3), tmp_path / "model.onnx", inputs(2, 3))
 
 
+@pytest.mark.slow
 def test_importing_the_package_imports_no_onnx() -> None:
     code = "import sys, slr_prune; assert not {'onnx', 'onnxruntime', 'onnxscript'} & set(sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -158,7 +159,7 @@ def test_a_bert_with_keyword_inputs(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
     configuration = transformers.BertConfig(
-        vocab_size=50, hidden_size=160, num_hidden_layers=2, num_attention_heads=4, intermediate_size=320
+        vocab_size=50, hidden_size=256, num_hidden_layers=2, num_attention_heads=4, intermediate_size=512
     )
     model = transformers.BertForSequenceClassification(configuration).eval()
     OneShotPruner(model, {"bert.encoder.*": 0.9}, structure="block").finalize()

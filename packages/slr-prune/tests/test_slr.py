@@ -1,10 +1,10 @@
-"""The mathematics of SLR and ADMM, against closed forms, a second implementation and cvxpy."""
+"""The mathematics of SLR and ADMM, against closed forms, enumeration and a second implementation."""
 
+import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import cvxpy
 import numpy as np
 import pytest
 import torch
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import slr_prune
-from slr_prune import STRUCTURES, ADMMPruner, SLRPruner, register_structure
+from slr_prune import ADMMPruner, SLRPruner
 from slr_prune._slr import alpha
 from tenfold import DivergedError, SettingError, UnknownNameError
 
@@ -228,45 +228,69 @@ def test_admm_is_recovered_exactly() -> None:
             assert torch.equal(slr.multipliers[name], admm.multipliers[name])
 
 
-@pytest.fixture
-def fixed_support() -> Iterator[None]:
-    """A convex constraint set: the subspace of the first half of the entries."""
-
-    @register_structure("first half")
-    def first_half(weight: Tensor, sparsity: float) -> Tensor:
-        mask = torch.zeros(weight.numel(), dtype=torch.bool)
-        mask[: weight.numel() // 2] = True
-        return mask.view(weight.shape)
-
-    yield
-    del STRUCTURES["first half"]
-
-
 @pytest.mark.parametrize("on_reject", ["continue", "return"])
-@pytest.mark.parametrize("seed", range(3))
-def test_a_convex_set_leads_to_cvxpys_optimum(fixed_support: None, seed: int, on_reject: Any) -> None:
-    generator = np.random.default_rng(seed)
-    root = generator.normal(size=(8, 8))
-    H, a = root @ root.T / 8 + np.eye(8), generator.normal(size=8)
-    w = cvxpy.Variable(8)
-    problem = cvxpy.Problem(cvxpy.Minimize(0.5 * cvxpy.quad_form(w - a, cvxpy.psd_wrap(H))), [w[4:] == 0])
-    optimum = problem.solve(solver=cvxpy.CLARABEL)
+def test_what_follows_a_rejected_first_condition(on_reject: Any) -> None:
+    model = network()
+    pruner = SLRPruner(model, SPARSITY, rho=0.5, on_reject=on_reject)
+    generator = np.random.default_rng(0)
+    walk(model, generator, 0.3)
+    pruner.step(1.0)
+    W_before, Z_before, L_before = (flat(item) for item in (pruner.present(), pruner.Z, pruner.multipliers))
+    s_before, k_before = pruner.s, pruner.k
+    walk(model, generator, 0.3)
+    pruner.step(100.0)
+    if on_reject == "return":
+        assert pruner.accepted == (False, False)
+        assert (pruner.s, pruner.k) == (s_before, k_before)
+        unchanged = zip(flat(pruner.Z) + flat(pruner.multipliers), Z_before + L_before, strict=True)
+        assert all(np.array_equal(after, before) for after, before in unchanged)
+    else:
+        assert pruner.accepted == (False, True)
+        assert pruner.k == k_before + 1
+        W, Z = flat(pruner.present()), flat(pruner.Z)
+        ratio = Literal.norm(W_before, Z_before) / Literal.norm(W, Z)
+        assert pruner.s == pytest.approx(alpha(k_before, 300.0, 0.1) * s_before * ratio, rel=1e-12)
+        for after, before, w, z in zip(flat(pruner.multipliers), L_before, W, Z, strict=True):
+            np.testing.assert_allclose(after, before + pruner.s * (w - z), rtol=1e-12)
 
-    model = nn.Linear(8, 1, bias=False).double()
-    holder = nn.Sequential(model)
+
+@given(st.integers(0, 10_000), st.floats(0.01, 10.0))
+@settings(max_examples=20, deadline=None)
+def test_the_z_step_is_the_best_over_all_supports(seed: int, rho: float) -> None:
+    layer = nn.Linear(8, 1, bias=False).double()
+    pruner = SLRPruner(nn.Sequential(layer), 5 / 8, rho=rho)
+    W, multiplier = np.random.default_rng(seed).normal(size=(2, 8))
     with torch.no_grad():
-        model.weight.copy_(torch.from_numpy(a))
-    rho = 2.0
-    pruner = SLRPruner(holder, {"0": 0.5}, structure="first half", rho=rho, M=20, on_reject=on_reject)
-    for _ in range(400):
-        Z, multiplier = (flat(item)[0] for item in (pruner.Z, pruner.multipliers))
-        W = np.linalg.solve(H + rho * np.eye(8), H @ a + rho * Z - multiplier)
-        with torch.no_grad():
-            model.weight.copy_(torch.from_numpy(W))
-        pruner.step(float(0.5 * (W - a) @ H @ (W - a)))
-    Z = flat(pruner.Z)[0]
-    assert 0.5 * (Z - a) @ H @ (Z - a) == pytest.approx(optimum, abs=1e-6)
-    assert pruner.residual() < 1e-2
+        layer.weight.copy_(torch.from_numpy(W))
+    multipliers = {"0.weight": torch.from_numpy(multiplier)[None]}
+    Z = pruner.project(pruner.present(), multipliers)
+    best = min(
+        # what the removed entries cost, and what the kept ones gain at their stationary point
+        sum(multiplier[i] * W[i] + rho / 2 * W[i] ** 2 for i in range(8) if i not in support)
+        - sum(multiplier[i] ** 2 / (2 * rho) for i in support)
+        for support in itertools.combinations(range(8), 3)
+    )
+    assert pruner.lagrangian(0.0, pruner.present(), Z, multipliers) == pytest.approx(best, rel=1e-9, abs=1e-9)
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=20, deadline=None)
+def test_the_second_condition_holds_whenever_the_projection_moves(seed: int) -> None:
+    model = network(seed)
+    pruner = SLRPruner(model, SPARSITY, rho=0.5)
+    generator = np.random.default_rng(seed)
+    for moved in (True, True, False, False):
+        before = flat(pruner.Z)
+        if moved:
+            walk(model, generator, 0.3)
+            pruner.step(1.0)
+            assert pruner.accepted[1]
+            assert not all(map(np.array_equal, flat(pruner.Z), before))
+        else:
+            pruner.multipliers = {name: torch.zeros_like(value) for name, value in pruner.Z.items()}
+            pruner.Z = pruner.project(pruner.present(), pruner.multipliers)
+            pruner.step(math.nextafter(1e9, 2e9))
+            assert pruner.accepted == (False, False)
 
 
 def test_state_is_restored_in_the_middle() -> None:
@@ -297,6 +321,16 @@ def test_state_is_restored_in_the_middle() -> None:
 def test_a_diverged_loss_is_refused(method: type[SLRPruner], loss: float) -> None:
     with pytest.raises(DivergedError, match="learning rate"):
         method(network(), SPARSITY).step(loss)
+
+
+@pytest.mark.parametrize("method", [SLRPruner, ADMMPruner])
+def test_diverged_weights_are_refused(method: type[SLRPruner]) -> None:
+    model = network()
+    pruner = method(model, SPARSITY)
+    with torch.no_grad():
+        model[0].weight *= 1e200
+    with pytest.raises(DivergedError, match="residual"):
+        pruner.step(1.0)
 
 
 @pytest.mark.parametrize(

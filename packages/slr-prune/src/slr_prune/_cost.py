@@ -2,7 +2,8 @@
 
 Multiply-accumulates (MACs) are half the floating-point operations that torch's ``FlopCounterMode``
 counts: those of matrix products, convolutions and attention, on the shapes of the example inputs.
-Zeros in a dense weight are multiplied like any other number, so masks change none of them.
+Zeros in a dense weight are multiplied like any other number, so masks change none of them. The
+counter does not know the kernels of CSR and BSR layers: these do one MAC a kept weight and row.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from slr_prune._example import ExampleInputs, run_model
+from slr_prune._sparse_layers import BlockSparseLinear, SparseLinear
+from slr_prune._trace import no_fused_attention
 from tenfold.experiment import Table
 
 
@@ -114,7 +118,8 @@ def cost(model: nn.Module, example_inputs: ExampleInputs) -> Cost:
     """
     names = {module: name for name, module in model.named_modules()}
     macs: Counter[nn.Module] = Counter()
-    with _counting(model, macs):
+    # The counter knows neither torch's fused layers nor its attention kernel for the CPU.
+    with _counting(model, macs), no_fused_attention(), sdpa_kernel(SDPBackend.MATH):
         run_model(model, example_inputs)
     seen: set[int] = set()
     layers = []
@@ -154,6 +159,10 @@ def _counting(model: nn.Module, macs: Counter[nn.Module]) -> Iterator[None]:
         running.append(module)
 
     def leave(module: nn.Module, arguments: Any, output: Any) -> None:
+        nonlocal counted
+        if isinstance(module, SparseLinear | BlockSparseLinear):
+            counted = counter.get_total_flops() // 2
+            macs[module] += module.kept.numel() * (output.numel() // module.out_features)
         settle()
         running.pop()
 

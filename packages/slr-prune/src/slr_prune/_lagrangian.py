@@ -110,19 +110,16 @@ class LagrangianPruner(Pruner, ABC):
         Raises
         ------
         DivergedError
-            `loss` is NaN or infinite.
+            `loss` or the residual is NaN or infinite.
         """
         loss = self.mean_over_processes(loss)
-        if not math.isfinite(loss):
-            raise DivergedError(
-                f"the training loss became {loss}",
-                "a finite number",
-                "Lower the learning rate or rho; keep the first step size about rho / 10.",
-            )
+        _check_finite("training loss", loss)
         if not self.masks:
             self.iterate(loss)
+            residual = self.residual()
+            _check_finite("residual |W - Z|", residual)
             epoch = len(self.history) + 1
-            self.history.append(Iteration(epoch, loss, self.residual(), self.s, self.accepted))
+            self.history.append(Iteration(epoch, loss, residual, self.s, self.accepted))
 
     @abstractmethod
     def iterate(self, loss: float) -> None:
@@ -180,3 +177,12 @@ class LagrangianPruner(Pruner, ABC):
 def distance(W: Mapping[str, Tensor], Z: Mapping[str, Tensor]) -> float:
     """Return the sum over layers of Frobenius norms of W - Z."""
     return math.fsum(torch.linalg.vector_norm(W[name] - Z[name]).item() for name in W)
+
+
+def _check_finite(what: str, value: float) -> None:
+    if not math.isfinite(value):
+        raise DivergedError(
+            f"the {what} became {value}",
+            "a finite number",
+            "Lower the learning rate or rho; keep the first step size about rho / 10.",
+        )

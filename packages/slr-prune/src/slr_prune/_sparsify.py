@@ -1,7 +1,7 @@
 """Swap the layers of a pruned model for sparse ones, each in the format that suits its zeros.
 
 Zeros save nothing by themselves. What a kept weight costs, next to one in a dense layer, depends
-on how the kept ones lie (`COSTS`, measured by ``slr-prune bench``): whole rows and channels leave a
+on how the kept ones lie (`COSTS`; ``slr-prune bench`` measures it): whole rows and channels leave a
 smaller dense layer; blocks keep the vector units busy; single weights need most of the layer to
 be zero before anything is gained, and in a convolution never gain. So a layer gets the format with
 the least cost times kept fraction, and stays dense where that is not below 1.
@@ -40,11 +40,12 @@ from slr_prune._sparse_layers import (
 from slr_prune._units import PRUNABLE, match_layers
 from tenfold import SettingError, UnknownNameError
 
-COSTS = {"gathered": 1.25, "bsr": 3.0, "csr": 5.0}
-"""Time of a kept weight by format, over its time in a dense layer."""
+COSTS = {"gathered": 1.5, "bsr": 2.5, "csr": 4.0}
+"""Time of a kept weight by format, over its time in a dense layer; on the safe side of what we measured."""
 
-SMALLEST = 16384
-"""Fewest weights of a layer that the automatic choice makes sparse: below, calls cost more."""
+SMALLEST = 65536
+"""Weights of a linear layer below which the automatic choice is dense: starting a sparse product takes
+about as long as this many weights at batch 1."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ def describe_sparsity(model: nn.Module) -> list[LayerSparsity]:
         LayerSparsity(
             name,
             module.form if isinstance(module, SparseLayer) else "dense",
-            module.weight.detach().count_nonzero().item() / module.weight.numel(),
+            module.weight.detach().count_nonzero().item() / max(module.weight.numel(), 1),
             sum(tensor.nbytes for tensor in module.state_dict().values()),
         )
         for name, module in _outer_modules(model).items()
@@ -170,11 +171,12 @@ def describe_sparsity(model: nn.Module) -> list[LayerSparsity]:
 def choose_format(layer: Layer) -> str:
     """Return the format of least cost for a layer: ``"dense"`` when none costs less."""
     weight = layer.weight.detach()
-    if weight.numel() < SMALLEST or getattr(layer, "groups", 1) != 1:
+    is_linear = isinstance(layer, nn.Linear)
+    if (is_linear and weight.numel() < SMALLEST) or getattr(layer, "groups", 1) != 1:
         return "dense"
     rows, channels = kept_slices(weight)
     kept = {"gathered": len(rows) * len(channels) / (weight.shape[0] * weight.shape[1])}
-    if isinstance(layer, nn.Linear) and weight.dtype is torch.float32:
+    if is_linear and weight.dtype is torch.float32:
         tiles = to_tiles(weight, (16, 16))
         kept["bsr"] = (tiles != 0).flatten(2).any(2).sum().item() * 256 / weight.numel()
         kept["csr"] = weight.count_nonzero().item() / weight.numel()

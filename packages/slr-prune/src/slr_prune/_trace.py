@@ -101,7 +101,7 @@ def trace(model: nn.Module, example_inputs: ExampleInputs, num_heads: Mapping[st
     """
     tracer = Tracer(model)
     tracer.couple_heads(num_heads)
-    with _no_fused_attention(), tracer:
+    with no_fused_attention(), tracer:
         outputs = run_model(model, example_inputs)
     for output in tree_leaves(outputs):
         if isinstance(output, Tensor):
@@ -110,7 +110,7 @@ def trace(model: nn.Module, example_inputs: ExampleInputs, num_heads: Mapping[st
 
 
 @contextmanager
-def _no_fused_attention() -> Iterator[None]:
+def no_fused_attention() -> Iterator[None]:
     """Let torch's transformer layers call ordinary operators."""
     enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
