@@ -109,7 +109,9 @@ def retraining_table(records: Sequence[Record]) -> Table:
     for method in METHODS:
         curves = np.array([record.history[f"retrained/{method}/test"] for record in records])
         gains = (curves[:, -1] - curves[:, 0]) / max(1, epochs)
-        rows.append([NAMES[method], *(estimate(column.tolist()) for column in curves.T), estimate(gains)])
+        rows.append(
+            [NAMES[method], *(estimate(column.tolist()) for column in curves.T), estimate(gains.tolist())]
+        )
     columns = ["method", "at hard-prune", *(f"epoch {epoch}" for epoch in range(1, epochs + 1))]
     return Table(
         _title(records, "test accuracy while retraining under the masks, %"),
@@ -257,7 +259,8 @@ def _title(records: Sequence[Record], what: str) -> str:
     settings = records[0].settings
     sparsity = "".join(f", {100 * value:g} %" for value in settings["sparsity"])
     iterations = settings["iterations"]
-    part = f", first {settings['examples']:,} training images" if settings["examples"] else ""
+    examples = settings.get("examples", 0)
+    part = f", first {examples:,} training images" if examples else ""
     return (
         f"{settings['model']}, {settings['structure']}{sparsity}, {records[0].dataset}{part}: {what}; "
         f"{' or '.join(map(str, settings['epochs']))} epochs of {iterations} "
