@@ -48,9 +48,9 @@ def test_six_runs_give_the_same_records_as_in_process(cluster: None, tmp_path: P
 
 @pytest.mark.slow
 def test_a_killed_worker_is_retried_from_its_checkpoint(cluster: None, tmp_path: Path) -> None:
-    dying = jobs(tmp_path / "a", die_at=2)
-    records = sweep(experiment, dying, RayCluster(2))
-    assert all((job.out / "died").exists() for job in dying)
+    (dying,) = jobs(tmp_path / "a", 1, die_at=2)
+    records = sweep(experiment, [dying, *jobs(tmp_path / "a")[1:]], RayCluster(2))
+    assert (dying.out / "died").exists()
     undisturbed = sweep(experiment, jobs(tmp_path / "b"))
     assert [record.metrics for record in records] == [record.metrics for record in undisturbed]
     assert [record.history for record in records] == [record.history for record in undisturbed]
@@ -123,5 +123,7 @@ def test_an_address_without_a_cluster_is_named(tmp_path: Path) -> None:
 
 def test_without_ray_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
+    sweep(experiment, jobs(tmp_path, 1))
     with pytest.raises(MissingExtraError, match=r"pip install 'tenfold\[ray\]'"):
         sweep(experiment, jobs(tmp_path, 1), RayCluster(1))
+    assert (tmp_path / "0" / "record.json").exists()

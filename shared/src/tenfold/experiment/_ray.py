@@ -62,11 +62,11 @@ class RayCluster:
             No cluster answers, or none of its machines has as many cores as a job has threads.
         """
         jobs = [replace(job, out=job.out.resolve()) for job in jobs]
-        for job in jobs:
-            if not job.resume:
-                start_over(job.out)
         done, deaths, waiting = 0, [0] * len(jobs), deque(range(len(jobs)))
         with _cluster(self.workers, max(job.threads for job in jobs)) as ray:
+            for job in jobs:
+                if not job.resume:
+                    start_over(job.out)
             running: dict[Any, int] = {}
             try:
                 while waiting or running:
@@ -77,11 +77,8 @@ class RayCluster:
                         running[_submit(ray, experiment, job)] = index
                     (ended,), _ = ray.wait(list(running), num_returns=1)
                     index = running.pop(ended)
-                    try:
-                        found = ray.get(ended)
-                    except ray.exceptions.RayTaskError:
-                        raise
-                    except ray.exceptions.RayError:
+                    found = _fetch(ray, ended)
+                    if found is None:
                         deaths[index] += 1
                         if deaths[index] < self.attempts:
                             waiting.append(index)
@@ -108,6 +105,17 @@ def _submit(ray: ModuleType, experiment: Experiment[Any], job: Job) -> Any:
     return task.remote(experiment, job, None)
 
 
+def _fetch(ray: ModuleType, task: Any) -> Record | TenfoldError | None:
+    """Return what `task` ended in: None when its worker did not live to tell."""
+    try:
+        found: Record | TenfoldError = ray.get(task)
+    except ray.exceptions.RayTaskError:
+        raise
+    except ray.exceptions.RayError:
+        return None
+    return found
+
+
 @contextmanager
 def _cluster(workers: int, threads: int) -> Iterator[ModuleType]:
     """Connect to the cluster, unless this process already is, and yield the module ``ray``."""
@@ -117,7 +125,7 @@ def _cluster(workers: int, threads: int) -> Iterator[ModuleType]:
         import ray
     except ImportError as error:
         raise MissingExtraError(
-            "ray is not installed", "it for sweeps on a cluster", "Run: pip install 'tenfold[ray]'."
+            "ray is not installed", "ray 2.49 or later", "Install it: pip install 'tenfold[ray]'."
         ) from error
     connected = ray.is_initialized()
     if not connected:
