@@ -1,6 +1,7 @@
 """The experiment on a handful of batches: its shape, its honesty about claims, its bad input."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tenfold import CheckpointError, SettingError, UnknownNameError
 from tenfold.experiment import Record, load_state
 
 TINY = Settings(
+    examples=1500,
     dense_epochs=2,
     epochs=(1, 2),
     retrain_epochs=1,
@@ -46,7 +48,7 @@ def test_every_method_is_measured_without_retraining_and_with_it(record: Record)
         assert retrained[0] == record.metrics[f"{method}/test"]
         for epochs in (1,) if method == "oneshot" else TINY.epochs:
             assert len(record.history[f"best/{method}/{epochs}/validation"]) == epochs
-    assert record.metrics["dense/test"] > 80
+    assert record.metrics["dense/test"] > 70
     assert record.dataset == "mnist-5k subset"
 
 
@@ -113,6 +115,7 @@ def test_tables_and_plots_show_every_method(record: Record, tmp_path: Path) -> N
         text = run.tables[table]([record]).markdown()
         for name in ("SLR", "ADMM", "GMP", "one-shot"):
             assert f"| {name} |" in text
+    assert "first 1,500 training images" in text
     text = run.tables["remedies"]([record, record]).markdown()
     assert all(REMEDIES[remedy].title in text for remedy in TINY.remedies)
     assert "of 2 runs" in run.tables["epochs"]([record, record]).markdown()
@@ -126,6 +129,22 @@ def test_tables_and_plots_show_every_method(record: Record, tmp_path: Path) -> N
         "retraining.png",
     ]
     assert all(picture.read_bytes().startswith(b"\x89PNG") for picture in pictures)
+
+
+def test_a_run_in_which_neither_reaches_the_goal_is_left_out_of_the_pairs(record: Record) -> None:
+    def with_epochs(**epochs: float) -> Record:
+        others = {key: value for key, value in record.metrics.items() if "epochs to target" not in key}
+        reached = {f"{method}/epochs to target": value for method, value in epochs.items()}
+        return replace(record, metrics={**others, **reached})
+
+    records = [with_epochs(slr=1.0, admm=2.0), with_epochs(admm=2.0), with_epochs()]
+    row = run.tables["epochs"](records).rows[1]
+    never = TINY.epochs[-1] + 1
+    difference, ratio, half = row[-3:]
+    assert difference.startswith(f"{((2 - 1) + (2 - never)) / 2:.1f} ")
+    assert ratio.startswith(f"{(2 / 1 + 2 / never) / 2:.2f} ")
+    assert half == "1 of 3 runs"
+    assert run.tables["epochs"]([with_epochs()]).rows[1][-3:] == ["–", "–", "0 of 1 runs"]
 
 
 def test_an_interrupted_run_ends_with_the_same_record(record: Record, out: Path, tmp_path: Path) -> None:

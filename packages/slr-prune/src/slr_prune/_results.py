@@ -1,7 +1,8 @@
 """What the experiment's records say: tables of intervals over seeds, differences paired by seed, plots.
 
-An accuracy that a run does not reach counts as one epoch more than its longest budget in paired
-differences and ratios, and is named as not reached beside the means.
+An accuracy that one method does not reach in a run counts as one epoch more than the longest budget
+in paired differences and ratios; a run in which neither reaches it is left out of them. How many
+runs reached it stands beside the means.
 """
 
 from __future__ import annotations
@@ -53,12 +54,11 @@ def epochs_table(records: Sequence[Record]) -> Table:
     """Tabulate the epochs to an accuracy, paired by seed, and the passes that SLR's conditions cost."""
     rows = []
     for goal, text in (("ADMM", "ADMM's final accuracy"), ("target", "dense minus 0.5 points")):
-        pairs = [_pair(record, "slr", "admm", goal) for record in records]
         rows.append(
             [
                 text,
                 *(_reached(records, f"{method}/epochs to {goal}") for method in ("slr", "admm", "gmp")),
-                *_paired(pairs),
+                *_paired(records, "slr", "admm", goal),
             ]
         )
     return Table(
@@ -77,7 +77,6 @@ def remedies_table(records: Sequence[Record]) -> Table:
         slr = f"slr+{key}" if key else "slr"
         admm = f"admm+{key}" if key and "admm" in REMEDIES[key].methods else "admm"
         margins = [record.metrics[f"{slr}/test"] - record.metrics[f"{admm}/test"] for record in records]
-        pairs = [_pair(record, slr, admm, admm.replace("admm", "ADMM")) for record in records]
         rows.append(
             [
                 title,
@@ -85,7 +84,7 @@ def remedies_table(records: Sequence[Record]) -> Table:
                 _over(records, f"{admm}/test") if admm != "admm" or not key else "as above",
                 estimate(margins),
                 _conditions(records, slr),
-                *_paired(pairs),
+                *_paired(records, slr, admm, admm.replace("admm", "ADMM")),
             ]
         )
     return Table(
@@ -203,19 +202,19 @@ def _differences(records: Sequence[Record], other: str, epochs: int) -> list[lis
     ]
 
 
-def _pair(record: Record, slr: str, admm: str, goal: str) -> tuple[float, float]:
-    """Return the epochs of SLR and ADMM to a goal; not reached counts as one more than the longest budget."""
-    never = record.settings["epochs"][-1] + 1
-    first, second = (record.metrics.get(f"{name}/epochs to {goal}", never) for name in (slr, admm))
-    return first, second
-
-
-def _paired(pairs: Sequence[tuple[float, float]]) -> list[str]:
-    half = sum(2 * slr <= admm for slr, admm in pairs)
+def _paired(records: Sequence[Record], slr: str, admm: str, goal: str) -> list[str]:
+    """Return difference, ratio and halving of the epochs that SLR and ADMM need to a goal, by seed."""
+    pairs = []
+    for record in records:
+        never = record.settings["epochs"][-1] + 1
+        first, second = (record.metrics.get(f"{name}/epochs to {goal}", never) for name in (slr, admm))
+        if min(first, second) < never:
+            pairs.append((first, second))
+    half = sum(2 * first <= second for first, second in pairs)
     return [
-        estimate([admm - slr for slr, admm in pairs], 1),
-        estimate([admm / slr for slr, admm in pairs]),
-        f"{half} of {len(pairs)} runs",
+        estimate([second - first for first, second in pairs], 1),
+        estimate([second / first for first, second in pairs]),
+        f"{half} of {len(records)} runs",
     ]
 
 
