@@ -20,7 +20,7 @@ class Iteration:
     loss : float
         f(W), as the method saw it.
     residual : float
-        |W - Z|, the sum over layers of Frobenius norms.
+        ``|W - Z|``, the sum over layers of Frobenius norms.
     s : float
         Step size.
     accepted : tuple of bool
