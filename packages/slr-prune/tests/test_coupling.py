@@ -317,9 +317,12 @@ def test_the_zeros_silence_what_batch_normalisation_adds() -> None:
         (GradualPruner, {"steps": 4, "every": 1}),
     ],
 )
-def test_every_method_trains_towards_coupled_channels(method: type[Pruner], settings: dict[str, Any]) -> None:
+@pytest.mark.parametrize("structure", ["filter", "bn-filter"])
+def test_every_method_trains_towards_coupled_channels(
+    method: type[Pruner], settings: dict[str, Any], structure: str
+) -> None:
     model = Residual()
-    pruner = method(model, 0.5, structure="filter", example_inputs=IMAGE, **settings)
+    pruner = method(model, 0.5, structure=structure, example_inputs=IMAGE, **settings)
     optimizer = torch.optim.SGD(model.parameters(), 0.01)
     for _ in range(4):
         loss = F.cross_entropy(model(IMAGE), torch.tensor([0, 1]))

@@ -18,7 +18,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from slr_prune._pruner import Pruner
-from slr_prune._structures import least_sparsity
+from slr_prune._units import intersect
 from tenfold import SettingError, kernels
 
 
@@ -81,15 +81,14 @@ class GradualPruner(Pruner):
     def _ramp_masks(self, progress: float) -> dict[str, Tensor]:
         """Return the masks at a share of the target sparsity, relaxed where the structure has a floor."""
         weights = {name: weight.detach() for name, weight in self.weights.items()}
-        least = least_sparsity(self.structure)
-        masks: dict[str, Tensor] = {}
+        found = []
         for unit in self.units:
-            sparsity, floor = progress * unit.sparsity, min(least, unit.sparsity)
-            found = unit.masks(weights, max(sparsity, floor))
+            sparsity, floor = progress * unit.sparsity, min(unit.least_sparsity, unit.sparsity)
+            masks = unit.masks(weights, max(sparsity, floor))
             if sparsity < floor:
-                found = {name: _relax(weights[name], mask, sparsity / floor) for name, mask in found.items()}
-            masks.update(found)
-        return masks
+                masks = {name: _relax(weights[name], mask, sparsity / floor) for name, mask in masks.items()}
+            found.append(masks)
+        return intersect(found)
 
 
 def _relax(weight: Tensor, mask: Tensor, share: float) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from slr_prune._example import ExampleInputs
-from slr_prune._units import build_units
+from slr_prune._units import build_units, intersect
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -155,21 +155,15 @@ class Pruner:
         """Return the masks of the projection of the present weights, bool, True where kept."""
         return self.project_masks({name: weight.detach() for name, weight in self.weights.items()})
 
-    def project_masks(self, tensors: Mapping[str, Tensor], progress: float = 1.0) -> dict[str, Tensor]:
+    def project_masks(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the masks of the projection of `tensors`, one for every constrained parameter.
 
         Parameters
         ----------
         tensors : mapping of str to Tensor
             Values in place of `weights`.
-        progress : float
-            Share of the target sparsity to impose, in [0, 1].
         """
-        masks: dict[str, Tensor] = {}
-        for unit in self.units:
-            for name, mask in unit.masks(tensors, unit.sparsity * progress).items():
-                masks[name] = masks[name] & mask if name in masks else mask
-        return masks
+        return intersect(unit.masks(tensors, unit.sparsity) for unit in self.units)
 
     @contextmanager
     def pruned(self) -> Iterator[nn.Module]:

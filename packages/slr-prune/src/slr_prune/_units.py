@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from slr_prune._coupling import ChannelGroup, Slices, channel_groups
 from slr_prune._example import ExampleInputs
-from slr_prune._structures import Structure, get_structure
+from slr_prune._structures import Structure, get_structure, least_sparsity
 from tenfold import SettingError, UnknownNameError, kernels
 
 PRUNABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -34,6 +34,8 @@ class Unit(Protocol):
         Layer name.
     sparsity : float
         Fraction to remove.
+    least_sparsity : float
+        The least fraction that its structure can remove.
     parameters : tuple of str
         Names of the parameters it covers.
     """
@@ -42,6 +44,8 @@ class Unit(Protocol):
     def name(self) -> str: ...
     @property
     def sparsity(self) -> float: ...
+    @property
+    def least_sparsity(self) -> float: ...
     @property
     def parameters(self) -> tuple[str, ...]: ...
 
@@ -56,6 +60,7 @@ class LayerUnit:
     name: str
     sparsity: float
     structure: Structure
+    least_sparsity: float
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -96,6 +101,11 @@ class GroupUnit:
     group: ChannelGroup
     scored: tuple[Slices, ...]
     round_to: int
+
+    @property
+    def least_sparsity(self) -> float:
+        """Nothing need be removed."""
+        return 0.0
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -146,7 +156,8 @@ def build_units(
         projection = get_structure(structure)
         for name in targets:
             _check_parameter(model, name)
-        return [LayerUnit(name, value, projection) for name, value in targets.items()]
+        least = least_sparsity(structure)
+        return [LayerUnit(name, value, projection, least) for name, value in targets.items()]
     if structure not in COUPLED:
         get_structure(structure)
         raise SettingError(
@@ -212,6 +223,15 @@ def _named(sparsity: float | Mapping[str, float]) -> list[str]:
     return (
         [] if not isinstance(sparsity, Mapping) else [name for name in sparsity if not set(name) & set("*?[")]
     )
+
+
+def intersect(masks_of_units: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Put the masks of several units together; a parameter that two of them cover keeps what both keep."""
+    masks: dict[str, Tensor] = {}
+    for unit in masks_of_units:
+        for name, mask in unit.items():
+            masks[name] = masks[name] & mask if name in masks else mask
+    return masks
 
 
 def layer_targets(
