@@ -16,7 +16,6 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from slr_prune._example import ExampleInputs, run_model
 from slr_prune._sparse_layers import BlockSparseLinear, SparseLinear
@@ -144,6 +143,8 @@ def cost(model: nn.Module, example_inputs: ExampleInputs) -> Cost:
 @contextmanager
 def _counting(model: nn.Module, macs: Counter[nn.Module]) -> Iterator[None]:
     """Add the MACs of calls within a ``with`` block to the innermost module that was running."""
+    from torch.utils.flop_counter import FlopCounterMode
+
     counter = FlopCounterMode(display=False)
     running = [model]
     counted = 0

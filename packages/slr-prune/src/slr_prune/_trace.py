@@ -28,8 +28,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -226,6 +224,9 @@ class Tracer(TorchDispatchMode):
 
     def result(self) -> Trace:
         """Return what the run has shown; parameters that it did not use are pinned."""
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
         for axes in self._unused.values():
             self.pin(*axes)
         none = np.zeros(0, np.int64)
