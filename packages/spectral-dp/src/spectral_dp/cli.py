@@ -1,6 +1,10 @@
 """The command ``spectral-dp``."""
 
+from spectral_dp.audit_command import audit
+from spectral_dp.epsilon_command import epsilon_command
 from spectral_dp.experiments import run
 from tenfold.experiment.cli import command_line
 
 app = command_line(run, help="Soft thresholding of noisy sparse vectors.")
+app.add_typer(audit, name="audit")
+app.command("epsilon")(epsilon_command)
