@@ -107,7 +107,7 @@ def step(
         from spectral_dp._audit.pictures import draw_single_step
 
         draw_single_step(found, plot)
-    _present(step_table(found, clipping), findings, document, json)
+    _present(step_table(found, clipping), findings, document, json, claims=True)
 
 
 @audit.command("one-run")
@@ -145,7 +145,7 @@ def one_run(
 
         draw_one_run(found, plot, claimed)
     document = {"train": train, "claimed_epsilon": claimed, **asdict(found), "findings": findings}
-    _present(one_run_table(found, claimed), findings, document, json)
+    _present(one_run_table(found, claimed), findings, document, json, claims=claimed is not None)
 
 
 def step_table(found: SingleStepAudit, clipping: ClippingCheck | None) -> Table:
@@ -214,12 +214,14 @@ def user_function(name: str) -> Callable[..., Any]:
     return function
 
 
-def _present(table: Table, findings: list[str], document: Mapping[str, Any], json: str | None) -> None:
+def _present(
+    table: Table, findings: list[str], document: Mapping[str, Any], json: str | None, *, claims: bool
+) -> None:
     console = Console(stderr=json == "-")
     show([table], console)
     for finding in findings:
         console.print(f"[bold red]finding:[/] {finding}", soft_wrap=True, highlight=False)
-    if not findings:
+    if claims and not findings:
         console.print("nothing contradicts the claim", highlight=False)
     finite = _finite(document)
     if json == "-":

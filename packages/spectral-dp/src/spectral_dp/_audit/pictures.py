@@ -29,13 +29,14 @@ def draw_single_step(found: SingleStepAudit, path: Path) -> None:
 
         names = ["worst direction", *(canary.name for canary in found.canaries)]
         values = [(found.mu, found.mu_error), *((canary.mu, canary.mu_error) for canary in found.canaries)]
+        widest = 1.25 * max([found.claimed_mu, *(mu for mu, _ in values if np.isfinite(mu))])
         for row, (mu, error) in enumerate(values):
             if np.isfinite(mu):
                 right.errorbar(mu, row, xerr=2 * error, marker="o", color="C0")
             else:
-                right.annotate("infinite", (found.claimed_mu, row), va="center")
+                right.text(0.99 * widest, row, "infinite", ha="right", va="center", color="C1")
         right.axvline(found.claimed_mu, color="0.4", linestyle="--", linewidth=1)
-        right.set(title="Privacy loss", xlabel="mu (dashed: claimed)", xlim=(0, None))
+        right.set(title="Privacy loss", xlabel="mu (dashed: claimed)", xlim=(0, widest))
         right.set_yticks(range(len(names)), names)
         right.invert_yaxis()
         save(figure, path)
@@ -43,7 +44,7 @@ def draw_single_step(found: SingleStepAudit, path: Path) -> None:
 
 def draw_one_run(found: OneRunAudit, path: Path, claimed: float | None) -> None:
     """Draw the lower bound over the number of right guesses, and where this run lies."""
-    least = found.guesses // 2
+    least = min(found.guesses // 2, found.correct)
     counts = np.unique(np.linspace(least, found.guesses, 60).round().astype(int))
     bounds = [
         epsilon_lower_bound(
