@@ -79,7 +79,7 @@ class BlockCirculantLinear(nn.Module):
             # An empty batch, as Poisson sampling gives at times: MKL's FFT fails on it.
             return F.linear(x, self.dense_weight(), self.bias)
         spectrum = torch.einsum("...qf,pqf->...pf", self.spectrum(x), torch.fft.rfft(self.weight))
-        y = torch.fft.irfft(spectrum, n=self.block).flatten(-2)[..., : self.out_features]
+        y: Tensor = torch.fft.irfft(spectrum, n=self.block).flatten(-2)[..., : self.out_features]
         return y if self.bias is None else y + self.bias
 
     def spectrum(self, x: Tensor) -> Tensor:
@@ -96,7 +96,8 @@ class BlockCirculantLinear(nn.Module):
             Complex, of shape (..., blocks, k // 2 + 1).
         """
         padded = F.pad(x, (0, -x.shape[-1] % self.block))
-        return torch.fft.rfft(padded.unflatten(-1, (padded.shape[-1] // self.block, self.block)))
+        blocks: Tensor = torch.fft.rfft(padded.unflatten(-1, (padded.shape[-1] // self.block, self.block)))
+        return blocks
 
     def dense_weight(self) -> Tensor:
         """Return the weight matrix of the equal ``nn.Linear``, of shape (out_features, in_features)."""

@@ -30,7 +30,7 @@ from tenfold import SettingError, UnknownNameError
 Spectrum = Mapping[str, Projection]
 
 
-class SpectralPrivacyEngine(PrivacyEngine):
+class SpectralPrivacyEngine(PrivacyEngine):  # type: ignore[misc]
     """Make a training private, with filtered gradients.
 
     Used as Opacus's ``PrivacyEngine``. Its accountants, Poisson loaders, ``BatchMemoryManager``,
@@ -249,10 +249,10 @@ class SpectralPrivacyEngine(PrivacyEngine):
         return SpectralDPOptimizer(optimizer, generator=noise_generator, **kwargs)
 
 
-def _check_amounts(noise_multiplier: float, max_grad_norm: float) -> None:
+def _check_amounts(noise_multiplier: float, max_grad_norm: object) -> None:
     if not 0 <= noise_multiplier < math.inf:
         raise SettingError(f"noise_multiplier is {noise_multiplier}", "a finite number from 0 up", "Try 1.0.")
-    if isinstance(max_grad_norm, list) or not 0 < max_grad_norm < math.inf:
+    if not isinstance(max_grad_norm, int | float) or not 0 < max_grad_norm < math.inf:
         raise SettingError(
             f"max_grad_norm is {max_grad_norm}",
             "one positive number, the bound over all parameters together",

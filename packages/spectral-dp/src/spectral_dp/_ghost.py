@@ -15,7 +15,7 @@ from spectral_dp._projections import Projection
 from spectral_dp._samplers import NORM_SAMPLERS, Norms, NormSampler
 
 
-class SpectralGhostModule(GradSampleModuleFastGradientClipping):
+class SpectralGhostModule(GradSampleModuleFastGradientClipping):  # type: ignore[misc]
     """A model whose per-sample gradient norms are those of the filtered gradients.
 
     The samplers belong to this wrapper: what Opacus does with other models is not changed.

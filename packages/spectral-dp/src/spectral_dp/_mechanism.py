@@ -32,7 +32,7 @@ from tenfold import DivergedError, SettingError
 Order = Literal["filter-clip-noise", "clip-noise-filter"]
 
 
-class SpectralDPOptimizer(DPOptimizer):
+class SpectralDPOptimizer(DPOptimizer):  # type: ignore[misc]
     """Opacus's optimizer on per-sample gradients, with a filter.
 
     Parameters
@@ -64,15 +64,14 @@ class SpectralDPOptimizer(DPOptimizer):
     def clip_and_accumulate(self) -> None:
         """Filter the per-sample gradients if that comes first, clip them and add them up."""
         for p in self.params:
-            check_finite(self._get_flat_grad_sample(p))
-        if self.order == "filter-clip-noise":
-            for p, projection in self.projections.items():
-                samples = p.grad_sample
-                p.grad_sample = (
-                    [projection(sample) for sample in samples]
-                    if isinstance(samples, list)
-                    else projection(samples)
-                )
+            # Here, as the filtered samples below are new tensors without Opacus's mark of use.
+            _check_processed_flag(p.grad_sample)
+            samples = self._get_flat_grad_sample(p)
+            check_finite(samples)
+            if self.order == "filter-clip-noise" and p in self.projections:
+                filtered = self.projections[p](samples)
+                parts = isinstance(p.grad_sample, list)
+                p.grad_sample = list(filtered.split([len(g) for g in p.grad_sample])) if parts else filtered
         super().clip_and_accumulate()
 
     def add_noise(self) -> None:
@@ -80,7 +79,7 @@ class SpectralDPOptimizer(DPOptimizer):
         _add_noise(self, self.projections)
 
 
-class SpectralDPOptimizerFastGradientClipping(DPOptimizerFastGradientClipping):
+class SpectralDPOptimizerFastGradientClipping(DPOptimizerFastGradientClipping):  # type: ignore[misc]
     """Opacus's optimizer on gradients that were clipped through the loss, with a filter.
 
     Parameters
@@ -119,11 +118,10 @@ class SpectralDPOptimizerFastGradientClipping(DPOptimizerFastGradientClipping):
             )
         for p in self.params:
             check_finite(p.grad)
-        if self.order == "filter-clip-noise":
-            # Before the noise: a filter afterwards alone would leave the rounding of what it removes
-            # outside its range, in the open.
-            for p, projection in self.projections.items():
-                p.grad = projection(p.grad)
+            if self.order == "filter-clip-noise" and p in self.projections:
+                # Before the noise: a filter afterwards alone would leave the rounding of what it
+                # removes, which is not clipped, outside its range and without noise.
+                p.grad = self.projections[p](p.grad)
         super().accumulate()
 
     def add_noise(self) -> None:
@@ -155,7 +153,8 @@ def _add_noise(
 
 def _noised(total: Tensor, std: float, generator: torch.Generator | None) -> Tensor:
     if generator is not None:
-        return total + _generate_noise(std=std, reference=total, generator=generator)
+        replayable: Tensor = _generate_noise(std=std, reference=total, generator=generator)
+        return total + replayable
     if std == 0:
         return total.clone()
     # Added in double precision and rounded once afterwards.

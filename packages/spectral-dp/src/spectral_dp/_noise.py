@@ -39,4 +39,4 @@ def entropy_normal(shape: Sequence[int]) -> Tensor:
     uniform = torch.from_numpy((bits.astype(np.float64) + 0.5) * 2.0**-53)
     radius = uniform[:pairs].log_().mul_(-2).sqrt_()
     angle = uniform[pairs:].mul_(2 * math.pi)
-    return torch.cat([radius * angle.cos(), radius * angle.sin()])[:count].view(*shape)
+    return torch.cat([radius * angle.cos(), radius * angle.sin()])[:count].view(tuple(shape))

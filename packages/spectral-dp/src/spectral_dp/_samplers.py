@@ -30,14 +30,14 @@ from torch import Tensor, nn
 from spectral_dp._circulant import BlockCirculantLinear
 from spectral_dp._projections import FFTLowPass, Projection
 
-Norms = dict[nn.Parameter, Tensor]
+Norms = dict[Tensor, Tensor]
 NormSampler = Callable[[Any, list[Tensor], Tensor, Projection | None], Norms]
 
 
-@register_grad_sampler(BlockCirculantLinear)
+@register_grad_sampler(BlockCirculantLinear)  # type: ignore[untyped-decorator]
 def circulant_grad_sample(
     layer: BlockCirculantLinear, activations: list[Tensor], backprops: Tensor
-) -> dict[nn.Parameter, Tensor]:
+) -> dict[Tensor, Tensor]:
     """Return the per-sample gradients of a block-circulant layer.
 
     Parameters
@@ -54,7 +54,7 @@ def circulant_grad_sample(
         Parameter to its gradients, of shape (samples, *parameter).
     """
     x, d = _positions(activations[0].to(backprops.dtype)), _positions(backprops)
-    gradients: dict[nn.Parameter, Tensor] = {}
+    gradients: dict[Tensor, Tensor] = {}
     if layer.weight.requires_grad and not len(d):
         gradients[layer.weight] = d.new_zeros(0, *layer.weight.shape)
     elif layer.weight.requires_grad:
@@ -173,7 +173,7 @@ def circulant_norm_sample(
     return norms
 
 
-@register_norm_sampler(BlockCirculantLinear)
+@register_norm_sampler(BlockCirculantLinear)  # type: ignore[untyped-decorator]
 def _circulant_norm_sample(
     layer: BlockCirculantLinear, activations: list[Tensor], backprops: Tensor
 ) -> Norms:
@@ -212,12 +212,15 @@ def _filtered(x: Tensor, projection: Projection | None) -> Tensor:
 def _outer_norms(x: Tensor, d: Tensor) -> Tensor:
     """Return the norms of ``sum_t d_t x_t'`` for x (samples, positions, inputs), d alike with outputs."""
     positions = x.shape[1]
+    norms: Tensor
     if positions == 1:
-        return d[:, 0].norm(dim=1) * x[:, 0].norm(dim=1)
-    if 2 * positions**2 <= x.shape[2] * d.shape[2]:
+        norms = d[:, 0].norm(dim=1) * x[:, 0].norm(dim=1)
+    elif 2 * positions**2 <= x.shape[2] * d.shape[2]:
         products = (x @ x.transpose(1, 2)) * (d @ d.transpose(1, 2))
-        return products.sum((1, 2)).clamp(min=0).sqrt()
-    return (d.transpose(1, 2) @ x).flatten(1).norm(dim=1)
+        norms = products.sum((1, 2)).clamp(min=0).sqrt()
+    else:
+        norms = (d.transpose(1, 2) @ x).flatten(1).norm(dim=1)
+    return norms
 
 
 def _patches(layer: nn.Conv1d | nn.Conv2d, x: Tensor) -> Tensor:

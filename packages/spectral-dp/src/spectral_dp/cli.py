@@ -3,4 +3,4 @@
 from spectral_dp.experiments import run
 from tenfold.experiment.cli import command_line
 
-app = command_line(run, help="Soft thresholding of noisy sparse vectors.")
+app = command_line(run, help="Differentially private training with spectrally filtered gradients.")
