@@ -5,6 +5,6 @@ from spectral_dp.epsilon_command import epsilon_command
 from spectral_dp.experiments import run
 from tenfold.experiment.cli import command_line
 
-app = command_line(run, help="Soft thresholding of noisy sparse vectors.")
+app = command_line(run, help="Differentially private training with spectrally filtered gradients.")
 app.add_typer(audit, name="audit")
 app.command("epsilon")(epsilon_command)
