@@ -9,7 +9,8 @@ import pytest
 from opacus.accountants import PRVAccountant, RDPAccountant
 from typer.testing import CliRunner
 
-from spectral_dp._planning import ACCOUNTANTS, Accountant, epsilon, noise_multiplier
+from spectral_dp import epsilon, noise_multiplier
+from spectral_dp._planning import ACCOUNTANTS, Accountant
 from spectral_dp.audit import gaussian_epsilon
 from spectral_dp.cli import app
 from tenfold import SettingError, UnknownNameError

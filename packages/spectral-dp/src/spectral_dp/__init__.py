@@ -14,6 +14,7 @@ from spectral_dp._engine import SpectralPrivacyEngine
 from spectral_dp._ghost import SpectralGhostModule
 from spectral_dp._mechanism import SpectralDPOptimizer, SpectralDPOptimizerFastGradientClipping
 from spectral_dp._noise import entropy_normal
+from spectral_dp._planning import epsilon, noise_multiplier
 from spectral_dp._projections import DCTLowPass, FFTLowPass, Projection, PublicSubspace
 
 __version__ = "0.1.0"
@@ -31,5 +32,7 @@ __all__ = [
     "__version__",
     "convert_to_block_circulant",
     "entropy_normal",
+    "epsilon",
+    "noise_multiplier",
     "to_block_circulant",
 ]
