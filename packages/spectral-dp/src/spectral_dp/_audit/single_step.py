@@ -11,9 +11,9 @@ edge), which dividing by would correct; but of noise that is short in one direct
 small at all, and the division would hide part of what is looked for. So the direction is found on
 one half of the draws and its variance measured on the other, and the two halves then change places.
 Of a fixed direction the sample variance is unbiased, whatever the spectrum. What is left is that a
-direction can be found only approximately: a shortfall smaller than the edge, sqrt(k/n) of the
-variance, is measured too mildly. Against these the smallest eigenvalue of all draws is also held
-against its law for isotropic noise, simulated by Bartlett's decomposition with the same k and n.
+shortfall of the order of sqrt(2k/n) of the variance or less is found only in part, and mu then too low:
+by 2.4 % at worst for k = 64 and n = 50,000. Besides, the smallest eigenvalue of all draws is held against
+its law for isotropic noise, simulated by Bartlett's decomposition with the same k and n.
 
 **Canaries.** A canary is one gradient, huge along a known direction, added to a batch. Its shift D of
 the mean release must not be longer than C, and mu^2 = D' S^-1 D is what it tells an adversary. Both
