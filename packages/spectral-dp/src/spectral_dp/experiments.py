@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 from opacus import PrivacyEngine
+from opacus.accountants.utils import get_noise_multiplier
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -61,7 +62,7 @@ class Settings:
     epochs: int = 10
     batch_size: int = 256
     max_grad_norm: float = 0.1
-    lrs: tuple[float, ...] = (1.0, 2.0)
+    lrs: tuple[float, ...] = (0.5, 1.0, 2.0)
 
     def __post_init__(self) -> None:
         FFTLowPass(self.ratio)
@@ -91,11 +92,12 @@ def compare(run: Run[Settings]) -> None:
     """Compare DP-SGD, the filter and the two controls at one epsilon."""
     settings = run.settings
     splits = _load(run)
+    noise = _noise_multiplier(settings, len(splits[0].y))
     candidates = [(method, lr) for method in METHODS for lr in settings.lrs]
     for index in run.stage("candidates", len(candidates)):
         method, lr = candidates[index]
         seen = [_inputs(method, examples, settings) for examples in splits]
-        model, spent = _train(run, method, lr, seen[0])
+        model, spent = _train(run, method, lr, noise, seen[0])
         run.log(f"{method}/validation", _accuracy(model, seen[1]))
         run.log(f"{method}/test of every rate", _accuracy(model, seen[2]))
         run.log(f"{method}/epsilon", spent)
@@ -144,7 +146,23 @@ def _inputs(method: str, examples: Examples, settings: Settings) -> Examples:
     return Examples(x, examples.y)
 
 
-def _train(run: Run[Settings], method: str, lr: float, train: Examples) -> tuple[nn.Module, float]:
+def _noise_multiplier(settings: Settings, samples: int) -> float:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the accountant's rounding
+        return float(
+            get_noise_multiplier(
+                target_epsilon=settings.epsilon,
+                target_delta=settings.delta,
+                sample_rate=1 / math.ceil(samples / settings.batch_size),
+                epochs=settings.epochs,
+                accountant="prv",
+            )
+        )
+
+
+def _train(
+    run: Run[Settings], method: str, lr: float, noise: float, train: Examples
+) -> tuple[nn.Module, float]:
     settings = run.settings
     torch.manual_seed(run.seed)
     pixels = train.x[0].numel()
@@ -159,14 +177,12 @@ def _train(run: Run[Settings], method: str, lr: float, train: Examples) -> tuple
         # Opacus without torchcsprng, its accountant's rounding, and hooks on layers that see the data.
         warnings.simplefilter("ignore")
         engine = SpectralPrivacyEngine() if filtered else PrivacyEngine()
-        private, optimizer, criterion, loader = engine.make_private_with_epsilon(
+        private, optimizer, criterion, loader = engine.make_private(
             module=model,
             optimizer=torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9),
             criterion=nn.CrossEntropyLoss(),
             data_loader=DataLoader(TensorDataset(train.x, train.y), batch_size=settings.batch_size),
-            target_epsilon=settings.epsilon,
-            target_delta=settings.delta,
-            epochs=settings.epochs,
+            noise_multiplier=noise,
             max_grad_norm=settings.max_grad_norm,
             grad_sample_mode="ghost",
             **options,
@@ -225,7 +241,7 @@ run = Experiment(
     command="run",
     body=compare,
     quick=Settings(),
-    full=Settings(lrs=(0.5, 1.0, 2.0, 4.0), epochs=15),
+    full=Settings(lrs=(0.25, 0.5, 1.0, 2.0, 4.0), epochs=15),
     datasets=("mnist-5k", "mnist", "fashion-mnist"),
     tables={"accuracy": accuracy_table},
     plot=plot,
