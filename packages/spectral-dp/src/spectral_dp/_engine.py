@@ -1,0 +1,379 @@
+"""Opacus's privacy engine, with a filter for each layer."""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+import warnings
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, get_args
+
+import torch
+from opacus import PrivacyEngine
+from opacus.accountants.utils import get_noise_multiplier
+from opacus.data_loader import DPDataLoader
+from opacus.distributed import DifferentiallyPrivateDistributedDataParallel
+from opacus.grad_sample import AbstractGradSampleModule, GradSampleModule
+from opacus.validators import ModuleValidator
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
+
+from spectral_dp._ghost import SpectralGhostModule
+from spectral_dp._mechanism import Order, SpectralDPOptimizer, SpectralDPOptimizerFastGradientClipping
+from spectral_dp._projections import Projection, PublicSubspace
+from spectral_dp._samplers import fibres
+from tenfold import SettingError, UnknownNameError
+
+Spectrum = Mapping[str, Projection]
+
+
+class SpectralPrivacyEngine(PrivacyEngine):  # type: ignore[misc]
+    """Make a training private, with filtered gradients.
+
+    Used as Opacus's ``PrivacyEngine``. Its accountants, Poisson loaders, ``BatchMemoryManager``,
+    ``ModuleValidator`` and checkpoints work as they do there.
+
+    Parameters
+    ----------
+    accountant : {"prv", "rdp", "gdp"}
+    not_private : bool
+        For tests: allow a ``noise_generator``, whose noise can be replayed, and loaders without Poisson
+        sampling. The epsilon that is then reported means nothing, and `get_epsilon` warns of it.
+    """
+
+    def __init__(self, *, accountant: str = "prv", not_private: bool = False) -> None:
+        with warnings.catch_warnings():
+            # It speaks of torchcsprng; the noise here comes from the operating system in any case.
+            warnings.filterwarnings("ignore", message="Secure RNG turned off")
+            super().__init__(accountant=accountant)
+        self.not_private = not_private
+
+    def make_private(
+        self,
+        *,
+        module: nn.Module,
+        optimizer: Optimizer,
+        data_loader: DataLoader[Any],
+        noise_multiplier: float,
+        max_grad_norm: float,
+        spectrum: Spectrum | None = None,
+        order: Order = "filter-clip-noise",
+        criterion: nn.Module | None = None,
+        batch_first: bool = True,
+        loss_reduction: str = "mean",
+        poisson_sampling: bool = True,
+        clipping: str = "flat",
+        noise_generator: torch.Generator | None = None,
+        grad_sample_mode: str = "hooks",
+    ) -> tuple[Any, ...]:
+        """Return private counterparts of the objects of a training.
+
+        Parameters
+        ----------
+        module : nn.Module
+            The model, without layers that mix samples.
+        optimizer : Optimizer
+            Any of torch's, over parameters of `module`.
+        data_loader : DataLoader
+            Its batches set the sampling rate, ``1 / len(data_loader)``.
+        noise_multiplier : float
+            Standard deviation of the noise over `max_grad_norm`.
+        max_grad_norm : float
+            The bound on a sample's gradient, over all parameters together.
+        spectrum : mapping of str to Projection, optional
+            Projections of weights, by the layer's name in ``module.named_modules()`` or a pattern of
+            names such as ``"layer*.conv?"``. Layers that none names are not filtered.
+        order : {"filter-clip-noise", "clip-noise-filter"}
+            The second is the paper's.
+        criterion : nn.Module, optional
+            The loss, for ``grad_sample_mode="ghost"``; cross-entropy by default.
+        batch_first, loss_reduction
+            As in Opacus.
+        poisson_sampling : bool
+            False is accepted for a loader that samples by Poisson already, or has one batch of everything.
+        clipping : {"flat"}
+        noise_generator : torch.Generator, optional
+            For tests, in an engine with ``not_private=True``.
+        grad_sample_mode : {"hooks", "ghost"}
+            Form per-sample gradients, or only their norms.
+
+        Returns
+        -------
+        tuple
+            Module, optimizer and loader; with ``"ghost"`` module, optimizer, criterion and loader.
+
+        Raises
+        ------
+        SettingError, UnknownNameError
+            An argument is impossible or would void the guarantee. Nothing is charged or changed then.
+        """
+        if grad_sample_mode not in ("hooks", "ghost"):
+            raise UnknownNameError("grad_sample_mode", grad_sample_mode, ("hooks", "ghost"))
+        if clipping != "flat":
+            raise UnknownNameError("clipping", clipping, ("flat",))
+        if order not in get_args(Order):
+            raise UnknownNameError("order", order, get_args(Order))
+        _check_amounts(noise_multiplier, max_grad_norm)
+        if noise_generator is not None and not self.not_private:
+            raise SettingError(
+                "a noise_generator",
+                "noise from the operating system, which nobody can replay",
+                "Leave it out, or make the engine with not_private=True in a test.",
+            )
+        _check_module(module, optimizer, grad_sample_mode)
+        _check_loader(data_loader)
+        if not (poisson_sampling or self.not_private or _is_poisson(data_loader) or len(data_loader) == 1):
+            raise SettingError(
+                "poisson_sampling=False",
+                "Poisson sampling, which the accountant assumes",
+                "Leave it out; the loader's batch size becomes the expected one.",
+            )
+        layers = _match(module, spectrum or {}, grad_sample_mode)
+        charged = any(
+            isinstance(projection, PublicSubspace) and projection.provenance == "charged"
+            for projection in layers.values()
+        )
+        if charged and not len(self.accountant):
+            raise SettingError(
+                "a basis of provenance 'charged' and an accountant that was charged for nothing",
+                "the steps that computing the basis took",
+                "Charge them first: engine.accountant.step(noise_multiplier=..., sample_rate=...).",
+            )
+        projections = {layer.weight: projection for layer, projection in layers.items()}
+        if grad_sample_mode == "ghost":
+            module = SpectralGhostModule(
+                module,
+                projections=layers if order == "filter-clip-noise" else {},
+                max_grad_norm=max_grad_norm,
+                batch_first=batch_first,
+                loss_reduction=loss_reduction,
+            )
+        private: tuple[Any, ...] = super().make_private(
+            module=module,
+            optimizer=optimizer,
+            criterion=criterion or nn.CrossEntropyLoss(reduction=loss_reduction),
+            data_loader=data_loader,
+            noise_multiplier=noise_multiplier,
+            max_grad_norm=max_grad_norm,
+            batch_first=batch_first,
+            loss_reduction=loss_reduction,
+            poisson_sampling=poisson_sampling,
+            noise_generator=noise_generator,
+            grad_sample_mode=grad_sample_mode,
+            projections=projections,
+            order=order,
+        )
+        return private
+
+    def make_private_with_epsilon(
+        self,
+        *,
+        data_loader: DataLoader[Any],
+        target_epsilon: float,
+        target_delta: float,
+        epochs: int,
+        **kwargs: Any,
+    ) -> tuple[Any, ...]:
+        """Call `make_private` with the noise that spends a budget in a number of epochs.
+
+        Parameters
+        ----------
+        data_loader : DataLoader
+        target_epsilon, target_delta : float
+            The budget.
+        epochs : int
+        **kwargs
+            The other arguments of `make_private`, without ``noise_multiplier``.
+
+        Raises
+        ------
+        SettingError, UnknownNameError
+            As `make_private`; or the budget or the epochs are not positive.
+        """
+        if not (target_epsilon > 0 and 0 < target_delta < 1 and epochs >= 1):
+            raise SettingError(
+                f"epsilon {target_epsilon}, delta {target_delta} and {epochs} epochs",
+                "epsilon above 0, delta between 0 and 1, and 1 epoch or more",
+                "Take delta below 1 / (number of samples).",
+            )
+        if len(self.accountant):
+            warnings.warn(
+                "the accountant was charged already: the budget is what is spent from now on, on top of that",
+                stacklevel=2,
+            )
+        _check_loader(data_loader)
+        noise_multiplier = get_noise_multiplier(
+            target_epsilon=target_epsilon,
+            target_delta=target_delta,
+            sample_rate=1 / len(data_loader),
+            epochs=epochs,
+            accountant=self.accountant.mechanism(),
+        )
+        return self.make_private(data_loader=data_loader, noise_multiplier=noise_multiplier, **kwargs)
+
+    def get_epsilon(self, delta: float) -> float:
+        """Return the epsilon spent so far, at `delta`; 0 before the first step."""
+        if self.not_private:
+            warnings.warn("this engine is for tests: its trainings are not private", stacklevel=2)
+        return float(super().get_epsilon(delta)) if len(self.accountant) else 0.0
+
+    def _prepare_model(self, module: nn.Module, **kwargs: Any) -> nn.Module:
+        if isinstance(module, SpectralGhostModule):
+            return module
+        prepared: nn.Module = super()._prepare_model(module, **kwargs)
+        return prepared
+
+    def _prepare_data_loader(self, data_loader: DataLoader[Any], **kwargs: Any) -> DataLoader[Any]:
+        if not self.not_private:
+            # Who can replay torch.manual_seed must not know the batches: amplification needs them secret.
+            self.secure_rng = torch.Generator()
+            self.secure_rng.seed()
+        prepared: DataLoader[Any] = super()._prepare_data_loader(data_loader, **kwargs)
+        return prepared
+
+    def _prepare_optimizer(
+        self,
+        *,
+        optimizer: Optimizer,
+        grad_sample_mode: str = "hooks",
+        distributed: bool = False,
+        clipping: str = "flat",
+        noise_generator: torch.Generator | None = None,
+        **kwargs: Any,
+    ) -> SpectralDPOptimizer | SpectralDPOptimizerFastGradientClipping:
+        if grad_sample_mode == "ghost":
+            return SpectralDPOptimizerFastGradientClipping(optimizer, generator=noise_generator, **kwargs)
+        return SpectralDPOptimizer(optimizer, generator=noise_generator, **kwargs)
+
+
+def _check_amounts(noise_multiplier: float, max_grad_norm: object) -> None:
+    if not 0 <= noise_multiplier < math.inf:
+        raise SettingError(f"noise_multiplier is {noise_multiplier}", "a finite number from 0 up", "Try 1.0.")
+    if not isinstance(max_grad_norm, int | float) or not 0 < max_grad_norm < math.inf:
+        raise SettingError(
+            f"max_grad_norm is {max_grad_norm}",
+            "one positive number, the bound over all parameters together",
+            "Per-layer bounds are not offered; one bound is.",
+        )
+
+
+def _check_module(module: nn.Module, optimizer: Optimizer, grad_sample_mode: str) -> None:
+    if isinstance(module, AbstractGradSampleModule):
+        raise SettingError("a model that is private already", "the plain model", "Pass the model inside it.")
+    if isinstance(module, DistributedDataParallel | DifferentiallyPrivateDistributedDataParallel):
+        raise SettingError("a distributed model", "a model in one process", "Pass the model inside it.")
+    errors = ModuleValidator.validate(module, strict=False)
+    if errors:
+        raise SettingError(
+            "; ".join(str(error) for error in errors),
+            "a model in training mode whose samples do not mix",
+            "Call opacus.validators.ModuleValidator.fix(model), then make its optimizer anew.",
+        )
+    owners: dict[nn.Parameter, str] = {}
+    for name, layer in module.named_modules():
+        if getattr(layer, "padding_mode", "zeros") != "zeros":
+            raise SettingError(
+                f"layer {name!r} pads with padding_mode={layer.padding_mode!r}",
+                "zeros, which per-sample gradients are computed for",
+                "Pad in a layer of its own, for instance nn.CircularPad2d.",
+            )
+        for own, parameter in layer.named_parameters(recurse=False):
+            if parameter.is_complex():
+                raise SettingError(
+                    f"the parameter {own!r} of {name!r} is complex",
+                    "real parameters: noise is drawn in real coordinates",
+                    "Store the real and the imaginary part, as torch.view_as_real does.",
+                )
+            if grad_sample_mode == "ghost" and parameter in owners and parameter.requires_grad:
+                raise SettingError(
+                    f"{name!r} shares {own!r} with {owners[parameter]!r}",
+                    "parameters of one layer each: ghost clipping adds up squared norms",
+                    'Use grad_sample_mode="hooks".',
+                )
+            owners[parameter] = name
+    strangers = [p for group in optimizer.param_groups for p in group["params"] if p not in owners]
+    if strangers:
+        raise SettingError(
+            f"an optimizer with {len(strangers)} parameters that the model does not have",
+            "one made from the parameters of this model",
+            "Make the optimizer after the last change to the model.",
+        )
+
+
+def _is_poisson(data_loader: DataLoader[Any]) -> bool:
+    return isinstance(data_loader, DPDataLoader)
+
+
+def _check_loader(data_loader: DataLoader[Any]) -> None:
+    if _is_poisson(data_loader):
+        return
+    if isinstance(data_loader.dataset, IterableDataset):
+        raise SettingError("an iterable data set", "one of known length", "Give samples by index.")
+    sampler, batches = data_loader.sampler, data_loader.batch_sampler
+    uniform = isinstance(sampler, SequentialSampler) or (
+        isinstance(sampler, RandomSampler) and len(sampler) == len(data_loader.dataset)  # type: ignore[arg-type]
+    )
+    if not uniform or type(batches) not in (BatchSampler, type(None)):
+        raise SettingError(
+            f"a loader with {type(sampler if not uniform else batches).__name__}",
+            "every sample equally likely, which the accountant assumes",
+            "Use shuffle=True; for fewer samples, wrap the data set in torch.utils.data.Subset.",
+        )
+
+
+def _match(module: nn.Module, spectrum: Spectrum, grad_sample_mode: str) -> dict[nn.Module, Projection]:
+    """Return the projection of every filtered layer, bound to it."""
+    layers = dict(module.named_modules())
+    matched: dict[nn.Module, Projection] = {}
+    users = Counter(p for layer in layers.values() for p in layer.parameters(recurse=False))
+    for pattern, projection in spectrum.items():
+        if not isinstance(projection, Projection):
+            raise SettingError(
+                f"{pattern!r} is given a {type(projection).__name__}",
+                "a Projection",
+                'Wrap a tensor in PublicSubspace(basis, provenance="public").',
+            )
+        names = [name for name in layers if fnmatch.fnmatchcase(name, pattern)]
+        if pattern in layers:
+            names = [pattern]
+        names = [name for name in names if name == pattern or fibres(layers[name])]
+        if not names:
+            raise UnknownNameError("layer", pattern, [name for name in layers if fibres(layers[name])])
+        for name in names:
+            layer = layers[name]
+            allowed = fibres(layer)
+            if not allowed or not layer.weight.requires_grad:
+                raise SettingError(
+                    f"{name!r} is a {type(layer).__name__}" + (", frozen" if allowed else ""),
+                    "a trainable Linear, Conv1d, Conv2d or BlockCirculantLinear",
+                    "Leave it out of the spectrum.",
+                )
+            if layer in matched or users[layer.weight] > 1:
+                raise SettingError(
+                    f"the weight of {name!r} is named twice, or shared between layers",
+                    "one projection a weight",
+                    "Write patterns that do not overlap.",
+                )
+            whole = next((parent for parent in _parents(name) if _is_opaque(layers[parent])), None)
+            if grad_sample_mode == "ghost" and whole is not None:
+                raise SettingError(
+                    f"{name!r} lies in {whole or 'the model'!r}, whose own parameters no sampler knows",
+                    "layers that hold no parameters beside other layers",
+                    'Use grad_sample_mode="hooks".',
+                )
+            matched[layer] = projection.bind(*allowed)
+    return matched
+
+
+def _parents(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[:count]) for count in range(len(parts))]
+
+
+def _is_opaque(module: nn.Module) -> bool:
+    """Whether Opacus differentiates `module` as a whole, children included."""
+    trainable = any(p.requires_grad for p in module.parameters(recurse=False))
+    return trainable and type(module) not in GradSampleModule.GRAD_SAMPLERS

@@ -1,0 +1,251 @@
+"""Per-sample gradients, and their norms after a filter without the gradients themselves.
+
+A linear layer's per-sample gradient is a sum over positions (tokens, pixels of a convolution's output)
+of outer products, g = sum_t d_t x_t', and the filter acts on the inputs, P g = sum_t d_t (P x_t)'. So
+
+    |P g|^2 = |d|^2 |P x|^2                        with one position,
+    |P g|^2 = sum_st (d_s . d_t) (P x_s . P x_t)   with several: the product of two Gram matrices.
+
+A convolution is the same on its unfolded patches. Where Gram matrices would be larger than the
+gradient, the gradients of that one layer are formed after all, as Opacus's fast gradient clipping does.
+For a block-circulant layer with one position
+
+    |P g|^2 = (1/k) sum_f w_f m_f (sum_q |X_q(f)|^2) (sum_p |G_p(f)|^2)
+
+with m the mask and w_f = 1 at the constant and the Nyquist frequency, 2 elsewhere. It needs a mask: with
+any other projection, or with several positions, the gradient is formed, which is small here.
+
+Opacus has norm samplers for ``nn.Linear`` and ``nn.Embedding`` alone, without a filter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from opacus.grad_sample import register_grad_sampler, register_norm_sampler
+from torch import Tensor, nn
+
+from spectral_dp._circulant import BlockCirculantLinear
+from spectral_dp._projections import FFTLowPass, Projection
+
+Norms = dict[Tensor, Tensor]
+NormSampler = Callable[[Any, list[Tensor], Tensor, Projection | None], Norms]
+
+
+@register_grad_sampler(BlockCirculantLinear)  # type: ignore[untyped-decorator]
+def circulant_grad_sample(
+    layer: BlockCirculantLinear, activations: list[Tensor], backprops: Tensor
+) -> dict[Tensor, Tensor]:
+    """Return the per-sample gradients of a block-circulant layer.
+
+    Parameters
+    ----------
+    layer : BlockCirculantLinear
+    activations : list of Tensor
+        One tensor, the inputs, of shape (samples, ..., in_features).
+    backprops : Tensor
+        Shape (samples, ..., out_features).
+
+    Returns
+    -------
+    dict
+        Parameter to its gradients, of shape (samples, *parameter).
+    """
+    x, d = _positions(activations[0].to(backprops.dtype)), _positions(backprops)
+    gradients: dict[Tensor, Tensor] = {}
+    if layer.weight.requires_grad and not len(d):
+        gradients[layer.weight] = d.new_zeros(0, *layer.weight.shape)
+    elif layer.weight.requires_grad:
+        spectrum = torch.einsum("ntqf,ntpf->npqf", layer.spectrum(x).conj(), layer.spectrum(d))
+        gradients[layer.weight] = torch.fft.irfft(spectrum, n=layer.block)
+    if layer.bias is not None and layer.bias.requires_grad:
+        gradients[layer.bias] = d.sum(1)
+    return gradients
+
+
+def linear_norm_sample(
+    layer: nn.Linear, activations: list[Tensor], backprops: Tensor, projection: Projection | None = None
+) -> Norms:
+    """Return the norms of the filtered per-sample gradients of a linear layer.
+
+    Parameters
+    ----------
+    layer : nn.Linear
+    activations : list of Tensor
+        One tensor, the inputs, of shape (samples, ..., in_features).
+    backprops : Tensor
+        Shape (samples, ..., out_features).
+    projection : Projection, optional
+        Bound to the layer's inputs.
+
+    Returns
+    -------
+    dict
+        Parameter to norms, of shape (samples,).
+    """
+    x, d = _positions(activations[0].to(backprops.dtype)), _positions(backprops)
+    norms: Norms = {}
+    if layer.weight.requires_grad:
+        norms[layer.weight] = _outer_norms(_filtered(x, projection), d)
+    if layer.bias is not None and layer.bias.requires_grad:
+        norms[layer.bias] = d.sum(1).norm(dim=1)
+    return norms
+
+
+def conv_norm_sample(
+    layer: nn.Conv1d | nn.Conv2d,
+    activations: list[Tensor],
+    backprops: Tensor,
+    projection: Projection | None = None,
+) -> Norms:
+    """Return the norms of the filtered per-sample gradients of a convolution.
+
+    Parameters
+    ----------
+    layer : nn.Conv1d or nn.Conv2d
+    activations : list of Tensor
+        One tensor, the inputs, of shape (samples, channels, *image).
+    backprops : Tensor
+        Shape (samples, out_channels, *image).
+    projection : Projection, optional
+        Bound to the kernel, or to the input channels and the kernel.
+
+    Returns
+    -------
+    dict
+        Parameter to norms, of shape (samples,).
+    """
+    n, groups = len(backprops), layer.groups
+    channels = layer.in_channels // groups
+    norms: Norms = {}
+    if layer.weight.requires_grad and n:
+        patches = _patches(layer, activations[0].to(backprops.dtype))
+        x = patches.view(n * groups, channels, -1, patches.shape[2]).permute(0, 3, 1, 2)
+        d = backprops.reshape(n * groups, layer.out_channels // groups, -1).transpose(1, 2)
+        by_group = _outer_norms(_filtered(x, projection).flatten(2), d)
+        norms[layer.weight] = by_group.view(n, groups).norm(dim=1)
+    elif layer.weight.requires_grad:
+        norms[layer.weight] = backprops.new_zeros(0)
+    if layer.bias is not None and layer.bias.requires_grad:
+        norms[layer.bias] = backprops.flatten(2).sum(2).norm(dim=1)
+    return norms
+
+
+def circulant_norm_sample(
+    layer: BlockCirculantLinear,
+    activations: list[Tensor],
+    backprops: Tensor,
+    projection: Projection | None = None,
+) -> Norms:
+    """Return the norms of the filtered per-sample gradients of a block-circulant layer.
+
+    Parameters
+    ----------
+    layer : BlockCirculantLinear
+    activations : list of Tensor
+        One tensor, the inputs, of shape (samples, ..., in_features).
+    backprops : Tensor
+        Shape (samples, ..., out_features).
+    projection : Projection, optional
+        Bound to a block.
+
+    Returns
+    -------
+    dict
+        Parameter to norms, of shape (samples,).
+    """
+    x, d = _positions(activations[0].to(backprops.dtype)), _positions(backprops)
+    norms: Norms = {}
+    if layer.weight.requires_grad:
+        mask = isinstance(projection, FFTLowPass) and projection.axes == (layer.block,)
+        if len(d) and x.shape[1] == 1 and (projection is None or mask):
+            weights = _hermitian_weights(layer.block, projection).to(x)
+            inputs = layer.spectrum(x[:, 0]).abs().square().sum(1)
+            outputs = layer.spectrum(d[:, 0]).abs().square().sum(1)
+            norms[layer.weight] = (inputs * outputs * weights).sum(1).div(layer.block).sqrt()
+        else:
+            gradients = circulant_grad_sample(layer, [x], d)[layer.weight]
+            norms[layer.weight] = _filtered(gradients, projection).flatten(1).norm(dim=1)
+    if layer.bias is not None and layer.bias.requires_grad:
+        norms[layer.bias] = d.sum(1).norm(dim=1)
+    return norms
+
+
+@register_norm_sampler(BlockCirculantLinear)  # type: ignore[untyped-decorator]
+def _circulant_norm_sample(
+    layer: BlockCirculantLinear, activations: list[Tensor], backprops: Tensor
+) -> Norms:
+    return circulant_norm_sample(layer, activations, backprops)
+
+
+NORM_SAMPLERS: dict[type[nn.Module], NormSampler] = {
+    nn.Linear: linear_norm_sample,
+    nn.Conv1d: conv_norm_sample,
+    nn.Conv2d: conv_norm_sample,
+    BlockCirculantLinear: circulant_norm_sample,
+}
+
+
+def fibres(layer: nn.Module) -> list[tuple[int, ...]]:
+    """Return the trailing axes of `layer`'s weight that can be filtered together; none if it has none."""
+    if type(layer) is nn.Linear:
+        return [(layer.in_features,)]
+    if type(layer) is nn.Conv1d or type(layer) is nn.Conv2d:
+        kernel = tuple(layer.kernel_size)
+        return [kernel, (layer.in_channels // layer.groups, *kernel)]
+    if type(layer) is BlockCirculantLinear:
+        return [(layer.block,)]
+    return []
+
+
+def _positions(x: Tensor) -> Tensor:
+    """Reshape (samples, ..., features) to (samples, positions, features)."""
+    return x.reshape(len(x), x[0].numel() // x.shape[-1] if len(x) else 1, x.shape[-1])
+
+
+def _filtered(x: Tensor, projection: Projection | None) -> Tensor:
+    return x if projection is None else projection(x)
+
+
+def _outer_norms(x: Tensor, d: Tensor) -> Tensor:
+    """Return the norms of ``sum_t d_t x_t'`` for x (samples, positions, inputs), d alike with outputs."""
+    positions = x.shape[1]
+    norms: Tensor
+    if positions == 1:
+        norms = d[:, 0].norm(dim=1) * x[:, 0].norm(dim=1)
+    elif 2 * positions**2 <= x.shape[2] * d.shape[2]:
+        products = (x @ x.transpose(1, 2)) * (d @ d.transpose(1, 2))
+        norms = products.sum((1, 2)).clamp(min=0).sqrt()
+    else:
+        norms = (d.transpose(1, 2) @ x).flatten(1).norm(dim=1)
+    return norms
+
+
+def _patches(layer: nn.Conv1d | nn.Conv2d, x: Tensor) -> Tensor:
+    """Return what each output position sees, of shape (samples, channels * kernel, positions)."""
+    if isinstance(layer, nn.Conv1d):
+        x = x.unsqueeze(2)
+    axes = len(layer.kernel_size)
+    kernel, stride, dilation = (
+        (1,) * (2 - axes) + tuple(sizes) for sizes in (layer.kernel_size, layer.stride, layer.dilation)
+    )
+    if layer.padding == "same":
+        totals = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+    elif layer.padding == "valid":
+        totals = [0, 0]
+    else:
+        totals = [0] * (2 - axes) + [2 * int(size) for size in layer.padding]
+    sides = [size for total in reversed(totals) for size in (total // 2, total - total // 2)]
+    return nn.functional.unfold(nn.functional.pad(x, sides), kernel, dilation=dilation, stride=stride)
+
+
+def _hermitian_weights(block: int, projection: Projection | None) -> Tensor:
+    weights = torch.full((block // 2 + 1,), 2.0, dtype=torch.float64)
+    weights[0] = 1
+    if block % 2 == 0:
+        weights[-1] = 1
+    if projection is not None:
+        weights[projection.rank // 2 + 1 :] = 0
+    return weights
