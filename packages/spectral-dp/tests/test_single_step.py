@@ -102,6 +102,19 @@ def test_plain_eigenvalue_would_have_been_wrong() -> None:
     assert abs(found.mu - 1) < 0.01
 
 
+def test_canaries_that_move_nothing_tell_nothing() -> None:
+    """Without its correction T^2 would tell sqrt(2 k / n) = 0.05 of pure chance."""
+    generator = torch.Generator().manual_seed(0)
+    found = single_step_audit(
+        lambda gradients, draws: torch.randn(draws, 64, generator=generator),
+        dimension=64,
+        max_grad_norm=1.0,
+        noise_multiplier=1.0,
+    )
+    assert max(canary.mu for canary in found.canaries) < 0.04
+    assert max(canary.norm for canary in found.canaries) < 0.04
+
+
 def test_covariance_on_a_subspace() -> None:
     basis = torch.linalg.qr(torch.randn(DIMENSION, 5, generator=torch.Generator().manual_seed(2))).Q
     projection = basis @ basis.T
