@@ -233,6 +233,15 @@ def test_channels_that_stay_zero_may_go(use: Any) -> None:
     assert group.size == 6
 
 
+def test_memory_in_channels_last_order_changes_nothing() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 2))
+    (group,) = groups_of(model)
+    (again,) = groups_of(
+        model.to(memory_format=torch.channels_last), IMAGE.to(memory_format=torch.channels_last)
+    )
+    assert [part.tensor for part in again.slices] == [part.tensor for part in group.slices]
+
+
 def test_layers_that_the_run_does_not_use_are_left_alone() -> None:
     model = Residual()
     model.spare = nn.Conv2d(3, 5, 3)
