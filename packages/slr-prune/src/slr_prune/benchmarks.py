@@ -29,7 +29,7 @@ from slr_prune._pruner import Pruner
 from slr_prune._slr import SLRPruner
 from slr_prune._speed import DENSE, layer_speed
 from slr_prune.models import INPUTS, TARGETS, build
-from tenfold.experiment import Claim, Experiment, Record, Run, Table, estimate
+from tenfold.experiment import Experiment, Record, Run, Table, estimate
 
 PRUNERS = ("plain", "slr", "slr penalty", "admm", "gmp")
 
@@ -71,27 +71,6 @@ def measure(run: Run[Settings]) -> None:
     for row in layer_speed(repeats=4 * run.settings.repeats + 3, threads=run.threads, seed=run.seed):
         run.metric(f"{row.layer}/{row.batch}/{row.form}/ms", row.milliseconds)
     file_sizes(run)
-    if "resnet-20" in run.settings.models:
-        run.claim(
-            Claim.at_most(
-                "training step of ResNet-20 with SLR over a plain one",
-                paper=1.10,
-                ours=run.metrics["resnet-20/slr over plain"],
-                unit="x",
-                note="our goal, not the paper's",
-            )
-        )
-    largest = max(run.settings.batches)
-    run.claim(
-        Claim.at_least(
-            f"forward pass of {run.settings.compact_model} at batch {largest}, dense over "
-            f"{run.settings.channels:.0%} of channels removed",
-            paper=3.0,
-            ours=run.metrics[f"{run.settings.compact_model}/{largest}/dense over compact"],
-            unit="x",
-            note="our goal, not the paper's",
-        )
-    )
 
 
 def overhead(run: Run[Settings]) -> None:
