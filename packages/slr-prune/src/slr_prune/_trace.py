@@ -19,7 +19,6 @@ the same for every model that runs.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -68,14 +67,11 @@ class Trace:
     produced : numpy.ndarray of bool
         By channel, whether its weights must be zero for the channel to be: those that write it,
         not those that read it.
-    unknown : Counter of str
-        Operators that were not understood and pinned channels.
     """
 
     sources: list[Source]
     component: Ids
     produced: NDArray[np.bool_]
-    unknown: Counter[str]
 
 
 def trace(model: nn.Module, example_inputs: ExampleInputs, num_heads: Mapping[str, int]) -> Trace:
@@ -124,7 +120,6 @@ class Tracer(TorchDispatchMode):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.sources: list[Source] = []
-        self.unknown: Counter[str] = Counter()
         self._count = 1
         self._axes: Any = WeakIdKeyDictionary()
         self._weights: Any = WeakIdKeyDictionary()
@@ -152,7 +147,6 @@ class Tracer(TorchDispatchMode):
         results = output if isinstance(output, list) else [output[0] if isinstance(output, tuple) else output]
         axes = RULES[name](self, results[0], *args, **(kwargs or {})) if name in RULES else None
         if axes is None:
-            self.unknown[name] += 1
             for tensor in known:
                 self.pin(*self.axes(tensor))
             return output
@@ -236,7 +230,7 @@ class Tracer(TorchDispatchMode):
         produced = np.ones(self._count, np.bool_)
         produced[np.concatenate([none, *self._read])] = False
         produced[np.concatenate([none, *self._produced])] = True
-        return Trace(self.sources, component.astype(np.int64), produced, self.unknown)
+        return Trace(self.sources, component.astype(np.int64), produced)
 
     def _register(self, name: str, tensor: Tensor, *, zero: bool) -> None:
         axes = []
