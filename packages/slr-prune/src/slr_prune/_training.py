@@ -139,6 +139,14 @@ def mean_loss(model: nn.Module, examples: Examples, batch_size: int = 1000) -> f
     return torch.stack(losses).sum().item() / len(examples.y)
 
 
+def annealed_sgd(
+    model: nn.Module, lr: float, epochs: int
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+    """Return SGD with momentum 0.9, and what anneals its rate to a twentieth along a cosine."""
+    optimizer = torch.optim.SGD(model.parameters(), lr, momentum=0.9)
+    return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs, eta_min=lr / 20)
+
+
 @torch.no_grad()
 def accuracy(model: nn.Module, examples: Examples, batch_size: int = 1000) -> float:
     """Return the percentage of examples classified correctly, in evaluation mode and float32."""

@@ -18,15 +18,16 @@ from slr_prune._gradual import GradualPruner
 from slr_prune._latency import latency, sparsity_for_latency
 from slr_prune._oneshot import OneShotPruner
 from slr_prune._pruner import Pruner
+from slr_prune._schemes import METHODS
 from slr_prune._sensitivity import sensitivity_scan
 from slr_prune._slr import SLRPruner
 from slr_prune._targets import erk, from_sensitivity, global_magnitude
+from slr_prune._training import annealed_sgd
 from slr_prune._units import COUPLED
 from slr_prune._user_data import Images, Subset
 from tenfold import SettingError, UnknownNameError
 from tenfold.experiment import Run
 
-METHODS = ("slr", "admm", "gmp", "oneshot")
 TARGETS = ("uniform", "erk", "global", "sensitivity")
 
 # GMP raises the sparsity over this share of its optimizer steps and trains on under the masks.
@@ -301,8 +302,7 @@ def _train(
 ) -> None:
     """Train for the epochs of a stage beside the pruner, from wherever an earlier attempt stopped."""
     settings = run.settings
-    optimizer = torch.optim.SGD(model.parameters(), settings.lr, momentum=0.9)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs, eta_min=settings.lr / 20)
+    optimizer, schedule = annealed_sgd(model, settings.lr, epochs)
     state = {
         "model": model,
         "pruner": pruner,

@@ -33,15 +33,15 @@ from slr_prune._gradual import GradualPruner
 from slr_prune._lagrangian import LagrangianPruner
 from slr_prune._oneshot import OneShotPruner
 from slr_prune._pruner import Pruner
+from slr_prune._schemes import METHODS, NAMES
 from slr_prune._slr import SLRPruner
+from slr_prune._training import annealed_sgd
 from tenfold import DivergedError, SettingError
 from tenfold.experiment import Claim, Experiment, Record, Run, Table, estimate
 
 PAPER_SPEEDUP = 2.0
 MARGIN = 2.0
 BATCH = 100
-METHODS = ("slr", "admm", "gmp", "oneshot")
-NAMES = {"slr": "SLR", "admm": "ADMM", "gmp": "GMP", "oneshot": "one-shot"}
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ def _compare_on(run: Run[Settings], name: str, train: Split, validation: Split, 
     settings = run.settings
     dense = _build(name, settings, train, run.seed)
     generator = torch.Generator().manual_seed(run.seed)
-    optimizer, schedule = _optimizer(dense, settings.dense_lr, settings.dense_epochs)
+    optimizer, schedule = annealed_sgd(dense, settings.dense_lr, settings.dense_epochs)
     state = {"model": dense, "optimizer": optimizer, "schedule": schedule, "generator": generator}
     for _ in run.stage(f"{name}/dense", settings.dense_epochs, **state):
         loss = _train_epoch(TASKS[name], dense, None, train, optimizer, settings.batch_size, generator)
@@ -287,7 +287,7 @@ def _prune(
     pruner = make(model)
     generator = torch.Generator().manual_seed(run.seed)
     epochs = 1 if isinstance(pruner, OneShotPruner) else settings.epochs
-    optimizer, schedule = _optimizer(model, settings.lr, epochs)
+    optimizer, schedule = annealed_sgd(model, settings.lr, epochs)
     state: dict[str, Any] = {
         "model": model,
         "pruner": pruner,
@@ -311,13 +311,6 @@ def _build(name: str, settings: Settings, split: Split, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return TASKS[name].build(len(split.examples.classes), settings.width)
-
-
-def _optimizer(
-    model: nn.Module, lr: float, epochs: int
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    optimizer = torch.optim.SGD(model.parameters(), lr, momentum=0.9)
-    return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs, eta_min=lr / 20)
 
 
 def _train_epoch(

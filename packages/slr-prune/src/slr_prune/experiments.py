@@ -35,7 +35,7 @@ from slr_prune._pruner import Pruner
 from slr_prune._results import epochs_table, methods_table, plot, remedies_table, retraining_table
 from slr_prune._schemes import CONDITIONS, METHODS, NAMES, REMEDIES, Scheme
 from slr_prune._slr import SLRPruner
-from slr_prune._training import Examples, Loop, Precision, accuracy, train_epoch
+from slr_prune._training import Examples, Loop, Precision, accuracy, annealed_sgd, train_epoch
 from slr_prune.models import COUPLED, INPUTS, TARGETS, build
 from tenfold import CheckpointError, DivergedError, SettingError, UnknownNameError
 from tenfold.experiment import Claim, Experiment, Run, load_state, save_state
@@ -206,7 +206,7 @@ def _dense(run: Run[Settings], splits: Splits) -> nn.Module:
         run.history.update(state["history"])
         return model
     generator = torch.Generator().manual_seed(run.seed)
-    optimizer, schedule = _optimizer(model, settings.dense_lr, settings.dense_epochs)
+    optimizer, schedule = annealed_sgd(model, settings.dense_lr, settings.dense_epochs)
     objects = {"model": model, "optimizer": optimizer, "schedule": schedule, "generator": generator}
     for _ in run.stage("dense", settings.dense_epochs, **objects):
         loss = train_epoch(model, None, splits.train, optimizer, generator, _loop(run))
@@ -275,7 +275,7 @@ def _prune(
     loop = _loop(run, scheme)
     pruner = _pruner(method, model, settings, scheme, value, steps, splits.train.x[:2])
     generator = torch.Generator().manual_seed(run.seed)
-    optimizer, schedule = _optimizer(model, settings.lr, epochs)
+    optimizer, schedule = annealed_sgd(model, settings.lr, epochs)
     name = f"{name}/{_label(method, epochs, value)}"
     state: dict[str, Any] = {
         "model": model,
@@ -310,7 +310,7 @@ def _retrain(run: Run[Settings], method: str, model: nn.Module, pruner: Pruner, 
     run.log(f"retrained/{method}/validation", run.metrics[f"{method}/validation"])
     run.log(f"retrained/{method}/test", run.metrics[f"{method}/test"])
     generator = torch.Generator().manual_seed(run.seed)
-    optimizer, schedule = _optimizer(model, settings.lr, max(1, settings.retrain_epochs))
+    optimizer, schedule = annealed_sgd(model, settings.lr, max(1, settings.retrain_epochs))
     state: dict[str, Any] = {
         "model": model,
         "pruner": pruner,
@@ -368,13 +368,6 @@ def _loop(run: Run[Settings], scheme: Scheme | None = None) -> Loop:
         iterations=run.settings.iterations * scheme.iterations if scheme else 1,
         exact=scheme.exact if scheme else False,
     )
-
-
-def _optimizer(
-    model: nn.Module, lr: float, epochs: int
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    optimizer = torch.optim.SGD(model.parameters(), lr, momentum=0.9)
-    return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs, eta_min=lr / 20)
 
 
 def _splits(run: Run[Settings]) -> Splits:

@@ -25,9 +25,10 @@ from slr_prune._files import save
 from slr_prune._latency import latency
 from slr_prune._onnx import export_onnx
 from slr_prune._program import export_program
+from slr_prune._schemes import METHODS
 from slr_prune._user_data import Images, read_images
 from slr_prune._user_model import build_model, load_weights
-from slr_prune._user_run import METHODS, TARGETS, PruneSettings, accuracy, check_outputs, prune_model
+from slr_prune._user_run import TARGETS, PruneSettings, accuracy, check_outputs, prune_model
 from tenfold import DataError, OutputError, SettingError
 from tenfold.experiment import Run, Table, write_json
 from tenfold.experiment.cli import INTERRUPTED, progress, show
