@@ -96,19 +96,8 @@ class SparseLayer(nn.Module):
             )
 
 
-class SparseLinear(SparseLayer):
-    """Linear layer whose weight is a CSR matrix; computes with `tenfold.kernels.csr_linear`.
-
-    float32 on the CPU and on CUDA devices is fast; other types go through the slow reference.
-
-    Parameters
-    ----------
-    in_features, out_features : int
-    crow_indices : Tensor, shape (out_features + 1,), int32
-    col_indices : Tensor, shape (entries,), int32
-    values : Tensor, shape (entries,)
-    bias : Tensor, shape (out_features,), optional
-    """
+class _CompressedRows(SparseLayer):
+    """What CSR and BSR layers hold: where each row starts, the columns, and the values."""
 
     crow_indices: Tensor
     col_indices: Tensor
@@ -129,6 +118,26 @@ class SparseLinear(SparseLayer):
         self.register_buffer("col_indices", col_indices)
         self.values = _parameter(values)
         self.bias = None if bias is None else _parameter(bias)
+
+    @property
+    def kept(self) -> Tensor:
+        """`values`."""
+        return self.values
+
+
+class SparseLinear(_CompressedRows):
+    """Linear layer whose weight is a CSR matrix; computes with `tenfold.kernels.csr_linear`.
+
+    float32 on the CPU and on CUDA devices is fast; other types go through the slow reference.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+    crow_indices : Tensor, shape (out_features + 1,), int32
+    col_indices : Tensor, shape (entries,), int32
+    values : Tensor, shape (entries,)
+    bias : Tensor, shape (out_features,), optional
+    """
 
     @classmethod
     def from_dense(cls, layer: nn.Linear) -> Self:
@@ -160,11 +169,6 @@ class SparseLinear(SparseLayer):
         whole = self.values.new_zeros(self.out_features * self.in_features)
         return whole.index_copy(0, self._places(), self.values).view(self.out_features, self.in_features)
 
-    @property
-    def kept(self) -> Tensor:
-        """`values`."""
-        return self.values
-
     def entries(self, weight: Tensor) -> Tensor:
         """See `SparseLayer.entries`."""
         return weight.flatten()[self._places().to(weight.device)]
@@ -181,7 +185,7 @@ class SparseLinear(SparseLayer):
         return _rows(self.crow_indices) * self.in_features + self.col_indices
 
 
-class BlockSparseLinear(SparseLayer):
+class BlockSparseLinear(_CompressedRows):
     """Linear layer whose weight is a BSR matrix; computes with `tenfold.kernels.bsr_linear`.
 
     Every weight of a kept block is kept, zeros included. Blocks need not divide the matrix: those
@@ -196,26 +200,6 @@ class BlockSparseLinear(SparseLayer):
     values : Tensor, shape (blocks, height, width)
     bias : Tensor, shape (out_features,), optional
     """
-
-    crow_indices: Tensor
-    col_indices: Tensor
-
-    def __init__(
-        self,
-        in_features: int,
-        out_features: int,
-        crow_indices: Tensor,
-        col_indices: Tensor,
-        values: Tensor,
-        bias: Tensor | None = None,
-    ) -> None:
-        super().__init__()
-        self.in_features = in_features
-        self.out_features = out_features
-        self.register_buffer("crow_indices", crow_indices)
-        self.register_buffer("col_indices", col_indices)
-        self.values = _parameter(values)
-        self.bias = None if bias is None else _parameter(bias)
 
     @classmethod
     def from_dense(cls, layer: nn.Linear, block: tuple[int, int] = (16, 16)) -> Self:
@@ -267,11 +251,6 @@ class BlockSparseLinear(SparseLayer):
             tiles.view(down, across, height, width).transpose(1, 2).reshape(down * height, across * width)
         )
         return matrix[: self.out_features, : self.in_features]
-
-    @property
-    def kept(self) -> Tensor:
-        """`values`."""
-        return self.values
 
     def entries(self, weight: Tensor) -> Tensor:
         """See `SparseLayer.entries`."""
