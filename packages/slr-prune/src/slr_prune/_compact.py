@@ -21,8 +21,7 @@ from slr_prune._coupling import ChannelGroup, channel_groups
 from slr_prune._example import (
     DeviationError,
     ExampleInputs,
-    deviation,
-    magnitude,
+    relative_deviation,
     run_model,
     tensors_of,
     tolerance,
@@ -176,7 +175,7 @@ def _check(model: nn.Module, example_inputs: ExampleInputs, expected: Mapping[st
             "modules that take their sizes from their weights and inputs",
             "Leave the layers of the module that fails out of pruning with ignored_layers.",
         ) from error
-    off = deviation(outputs, expected) / (magnitude(expected) or 1.0)
+    off = relative_deviation(outputs, expected)
     if not off <= tolerance(expected):
         raise DeviationError(
             f"outputs that are off by {off:.1e} of the largest value without the zero channels",

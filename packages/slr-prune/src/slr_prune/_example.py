@@ -124,6 +124,11 @@ def magnitude(output: Mapping[str, Tensor]) -> float:
     return max((tensor.nan_to_num(0, 0, 0).max().item() for tensor in tensors), default=0.0)
 
 
+def relative_deviation(output: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> float:
+    """Return `deviation` as a share of the largest value expected."""
+    return deviation(output, expected) / (magnitude(expected) or 1.0)
+
+
 def tolerance(output: Mapping[str, Tensor]) -> float:
     """Return how far a converted model may be off, as a share of the largest value."""
     types = (tensor.dtype for tensor in output.values() if tensor.is_floating_point())

@@ -22,8 +22,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from slr_prune._example import (
     DeviationError,
     ExampleInputs,
-    deviation,
-    magnitude,
+    relative_deviation,
     run_model,
     tensors_of,
     tolerance,
@@ -128,7 +127,7 @@ def sparsify(
         if wanted != "dense":
             replacements[name] = _convert(name, layer, wanted)
     sparse = _replace(sparse, {layers[name]: new for name, new in replacements.items()})
-    error = _relative_deviation(sparse, example_inputs, expected)
+    error = _relative_error(sparse, example_inputs, expected)
     if error > tolerance(expected):
         names = ", ".join(_culprits(model, example_inputs, expected, replacements)) or "no layer alone"
         raise DeviationError(
@@ -294,11 +293,9 @@ def _replace(model: nn.Module, replacements: Mapping[nn.Module, nn.Module]) -> n
     return model
 
 
-def _relative_deviation(
-    model: nn.Module, example_inputs: ExampleInputs, expected: Mapping[str, Tensor]
-) -> float:
+def _relative_error(model: nn.Module, example_inputs: ExampleInputs, expected: Mapping[str, Tensor]) -> float:
     try:
-        return deviation(_output(model, example_inputs), expected) / (magnitude(expected) or 1.0)
+        return relative_deviation(_output(model, example_inputs), expected)
     except SettingError:
         return torch.inf
 
@@ -315,7 +312,7 @@ def _culprits(
     culprits = []
     for name, new in replacements.items():
         _replace(copy, {layers[name]: new})
-        if _relative_deviation(copy, example_inputs, expected) > tolerance(expected):
+        if _relative_error(copy, example_inputs, expected) > tolerance(expected):
             culprits.append(name)
         _replace(copy, {new: layers[name]})
     return culprits
