@@ -153,9 +153,10 @@ def _relinked(root: Path, path: Path, pages: dict[Path, str], source: Path) -> s
             )
         copy = source / target.relative_to(root)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(target, copy)
         if target.suffix == ".md":  # Sphinx makes it a page, outside the contents
             copy.write_text("---\norphan: true\n---\n" + target.read_text(encoding="utf-8"), encoding="utf-8")
+        else:
+            shutil.copyfile(target, copy)
         return link
 
     return _LINK.sub(relink, path.read_text(encoding="utf-8"))
