@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from tenfold import SettingError, UnknownNameError
 from tenfold.experiment import read_records
+from tenfold.experiment.cli import user_function
 
 PROGRAM = Path(__file__).parent / "support" / "random_walk.py"
 
@@ -93,3 +95,16 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     done = call("run", "--dataset", "digit", "--debug", cwd=tmp_path)
     assert done.returncode != 0
     assert "Traceback" in done.stderr
+
+
+def test_a_users_function_is_found_in_this_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "users_steps.py").write_text("def step(x):\n    return x + 1\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", sys.path.copy())
+    assert user_function("users_steps:step")(1) == 2
+    with pytest.raises(UnknownNameError, match="Did you mean 'step'"):
+        user_function("users_steps:steps")
+    with pytest.raises(SettingError, match="cannot be imported"):
+        user_function("users_stairs:step")
+    with pytest.raises(SettingError, match="module:function"):
+        user_function("users_steps")

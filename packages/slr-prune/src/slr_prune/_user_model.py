@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import pickle
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +13,7 @@ from slr_prune._reload import load_compacted
 from slr_prune._vision import vision_model
 from slr_prune.models import INPUTS, MODELS, build
 from tenfold import DataError, MissingExtraError, SettingError, UnknownNameError
+from tenfold.experiment.cli import user_function
 
 _VISION_INPUT = (3, 224, 224)
 
@@ -127,21 +125,7 @@ def _build_of_torchvision(name: str, classes: int) -> nn.Module:
 
 
 def _call(name: str) -> nn.Module:
-    module_name, _, attribute = name.partition(":")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        module: Any = importlib.import_module(module_name)
-    except Exception as error:  # importing a module runs whatever it holds
-        raise SettingError(
-            f"module {module_name!r} of model {name!r} cannot be imported ({error})",
-            "an installed module, or one in this folder",
-            "Run the command where python -c 'import MODULE' works.",
-        ) from error
-    make: Callable[[], Any] | None = getattr(module, attribute, None)
-    if not callable(make):
-        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise UnknownNameError(f"function in {module_name!r}", attribute, known)
+    make = user_function(name)
     try:
         model = make()
     except Exception as error:  # it is the user's own code

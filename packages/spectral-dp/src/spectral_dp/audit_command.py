@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import json as encoder
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,9 +23,8 @@ from spectral_dp._audit.single_step import (
     repeat,
     single_step_audit,
 )
-from tenfold import SettingError, UnknownNameError
 from tenfold.experiment import Table, write_json
-from tenfold.experiment.cli import show
+from tenfold.experiment.cli import show, user_function
 
 Json = Annotated[str | None, typer.Option("--json", help="Write the figures here; - for stdout.")]
 Plot = Annotated[Path | None, typer.Option(help="Write a picture (PNG) here.")]
@@ -180,38 +178,6 @@ def one_run_table(found: OneRunAudit, claimed: float | None) -> Table:
     if claimed is not None:
         rows.append(["epsilon, claimed", f"{claimed:.3f}"])
     return Table(f"one run, confidence {found.confidence:g}, delta {found.delta:g}", ["", "value"], rows)
-
-
-def user_function(name: str) -> Callable[..., Any]:
-    """Import the function that ``module:function`` names, from this folder or the environment.
-
-    Raises
-    ------
-    SettingError
-        The name is of another form, or its module cannot be imported.
-    UnknownNameError
-        The module has no such function.
-    """
-    module_name, colon, attribute = name.partition(":")
-    if not (module_name and colon and attribute):
-        raise SettingError(
-            f"function {name!r}", "module:function", "Write mymodule:step for step in mymodule.py."
-        )
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        module: Any = importlib.import_module(module_name)
-    except Exception as error:  # importing a module runs whatever it holds
-        raise SettingError(
-            f"module {module_name!r} of {name!r} cannot be imported ({error})",
-            "an installed module, or one in this folder",
-            "Run the command where python -c 'import MODULE' works.",
-        ) from error
-    function: Callable[..., Any] | None = getattr(module, attribute, None)
-    if not callable(function):
-        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise UnknownNameError(f"function in {module_name!r}", attribute, known)
-    return function
 
 
 def _present(

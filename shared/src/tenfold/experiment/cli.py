@@ -6,11 +6,12 @@ that shows a `TenfoldError` as its message and leaves with its exit code.
 """
 
 import dataclasses
+import importlib
 import os
 import shlex
 import sys
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -87,6 +88,38 @@ def show(tables: Sequence[Table], console: Console) -> None:
         console.width = 200
     for table in tables:
         console.print(table.rich())
+
+
+def user_function(name: str) -> Callable[..., Any]:
+    """Import the function that ``module:function`` names, from this folder or the environment.
+
+    Raises
+    ------
+    SettingError
+        The name is of another form, or its module cannot be imported.
+    UnknownNameError
+        The module has no such function.
+    """
+    module_name, colon, attribute = name.partition(":")
+    if not (module_name and colon and attribute):
+        raise SettingError(
+            f"function {name!r}", "module:function", "Write mymodule:step for step in mymodule.py."
+        )
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        module: Any = importlib.import_module(module_name)
+    except Exception as error:  # importing a module runs whatever it holds
+        raise SettingError(
+            f"module {module_name!r} of {name!r} cannot be imported ({error})",
+            "an installed module, or one in this folder",
+            "Run the command where python -c 'import MODULE' works.",
+        ) from error
+    function: Callable[..., Any] | None = getattr(module, attribute, None)
+    if not callable(function):
+        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise UnknownNameError(f"function in {module_name!r}", attribute, known)
+    return function
 
 
 @contextmanager
