@@ -2,7 +2,7 @@
 
 Each of m canaries is put into the training data by its own fair coin. After training the auditor
 guesses r of the m coins, abstaining from the others, and v guesses are right. If the training is
-(eps, delta)-DP under the adding or removing of one record, then (their Theorem 5.2)
+(eps, delta)-DP under the adding or removing of one record, then (as their Appendix D computes it)
 
     P[V >= v] <= beta + 2 m delta alpha,
     beta = P[W >= v],  alpha = max_i P[v - i <= W < v] / i,  W ~ Binomial(r, e^eps / (1 + e^eps)).
@@ -33,7 +33,7 @@ class OneRunAudit:
     Attributes
     ----------
     canaries, guesses, correct : int
-        m, r and v of the theorem.
+        m, r and v above.
     delta, confidence : float
         What the bound is for.
     epsilon : float
