@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -111,14 +112,17 @@ def test_the_root_readme_lists_measured_packages_with_status_and_headline(worksp
     kept = workspace.add("fake-three") / "results" / "run.json"
     records = json.loads(kept.read_text())
     kept.write_text(json.dumps([{**record, "claims": []} for record in records]))
+    one = workspace.root / "packages/fake-one/results"
+    shutil.copy(one / "run.json", one / "two.json")
     root = workspace.root / "README.md"
     root.write_text("<!-- packages -->\n<!-- /packages -->\n")
     tables.write(workspace.root)
     assert root.read_text().splitlines()[1:-1] == [
         "| package | what it is | status | measured here |",
         "| --- | --- | --- | --- |",
-        "| [fake-one](packages/fake-one) | About fake-one. | alpha | [accuracy after pruning: 96 % "
-        "(paper 96 %, holds in 2 of 3 runs)](packages/fake-one/results/run.json) |",
+        "| [fake-one](packages/fake-one) | About fake-one. | alpha | accuracy after pruning (paper 96 %): "
+        "[run](packages/fake-one/results/run.json) 96 %, [two](packages/fake-one/results/two.json) 96 %; "
+        "holds in 4 of 6 runs |",
         "| [fake-three](packages/fake-three) | About fake-three. | alpha | no claim yet |",
     ]
     root.write_text(root.read_text().replace("96 %", "99 %"))

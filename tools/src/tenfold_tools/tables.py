@@ -8,7 +8,7 @@ stands between ``packages`` and ``/packages``.
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -131,31 +131,33 @@ def _packages(root: Path) -> str:
 
 
 def _row(root: Path, member: Member) -> tuple[str, str, str, str]:
-    headlines = []
+    found: dict[str, dict[str, list[Claim]]] = {}
     for path in sorted(member.folder.glob("results/*.json")):
         records = read_records(path)
         if records[0].claims:
-            same = [claim for record in records for claim in record.claims[:1]]
-            headlines.append(f"[{headline(same)}]({path.relative_to(root).as_posix()})")
+            link = f"[{path.stem}]({path.relative_to(root).as_posix()})"
+            same = [record.claims[0] for record in records if record.claims]
+            found.setdefault(same[0].name, {})[link] = same
     folder = member.folder.relative_to(root).as_posix()
     return (
         f"[{member.name}]({folder})",
         member.description,
         member.status,
-        "<br>".join(headlines) or "no claim yet",
+        "<br>".join(headline(claims) for claims in found.values()) or "no claim yet",
     )
 
 
-def headline(claims: list[Claim]) -> str:
-    """Put one claim, as found by the runs of a sweep, into a line of text."""
-    first = claims[0]
+def headline(claims: Mapping[str, Sequence[Claim]]) -> str:
+    """Put one claim into a line of text, as the runs of every sweep found it, by the sweep's link."""
+    every = [claim for same in claims.values() for claim in same]
+    first = every[0]
     unit = f" {first.unit}" if first.unit else ""
-    holds = sum(claim.holds for claim in claims)
-    verdict = f"holds in {holds} of {len(claims)} runs"
-    if holds in (0, len(claims)):
+    holds = sum(claim.holds for claim in every)
+    verdict = f"holds in {holds} of {len(every)} runs"
+    if holds in (0, len(every)):
         verdict = "holds" if holds else "does not hold"
-    ours = fmean(claim.ours for claim in claims)
-    return f"{first.name}: {ours:.4g}{unit} (paper {first.paper:.4g}{unit}, {verdict})"
+    ours = ", ".join(f"{link} {fmean(c.ours for c in same):.4g}{unit}" for link, same in claims.items())
+    return f"{first.name} (paper {first.paper:.4g}{unit}): {ours}; {verdict}"
 
 
 def _difference(root: Path, block: Block) -> StaleTableError:
