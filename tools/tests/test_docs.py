@@ -64,6 +64,19 @@ def test_links_lead_to_pages_or_to_copies(root: Path, tmp_path: Path) -> None:
     assert (source / "packages" / "one" / "results.json").exists()
 
 
+def test_the_page_of_results_is_beside_the_contents(root: Path, tmp_path: Path) -> None:
+    folder = add_package(root)
+    (folder / "results").mkdir()
+    (folder / "results" / "README.md").write_text("[of](../README.md) [run](run.json)\n")
+    (folder / "results" / "run.json").write_text("{}")
+    source = tmp_path / "source"
+    lay_out(root, source)
+    page = (source / "packages/one/results/README.md").read_text()
+    assert page == "---\norphan: true\n---\n[of](../index.md) [run](run.json)\n"
+    assert (source / "packages/one/results/run.json").exists()
+    assert "results/README.md" not in (source / "index.md").read_text()
+
+
 def test_every_page_is_in_the_contents(root: Path, tmp_path: Path) -> None:
     add_package(root)
     lay_out(root, tmp_path / "source")

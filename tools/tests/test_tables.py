@@ -36,6 +36,18 @@ def test_write_fills_the_table_and_names_its_origin(workspace, readme: Path) -> 
     assert text.endswith("<!-- /table -->\n\nafter\n")
 
 
+def test_the_readme_of_the_results_has_tables_too(workspace, readme: Path) -> None:
+    beside = readme.parent / "results" / "README.md"
+    beside.write_text(
+        "    <!-- table NAME FILE.json -->\n    <!-- /table -->\n\n"
+        "<!-- table accuracy run.json -->\n<!-- /table -->\n"
+    )
+    assert tables.write(workspace.root) == [readme, beside]
+    assert "    <!-- table NAME FILE.json -->\n    <!-- /table -->\n\n" in beside.read_text()
+    assert "| ours | 95.0 |" in beside.read_text()
+    assert "From [run.json](run.json): " in beside.read_text()
+
+
 def test_what_was_written_is_not_stale_and_not_written_again(workspace, readme: Path) -> None:
     tables.write(workspace.root)
     assert tables.stale(workspace.root) == []

@@ -23,6 +23,7 @@ from tenfold_tools._workspace import Member, members, scripts_folder
 from tenfold_tools.layers import FLOOR
 
 # Modules behind the command of a package: used by name of the command, never imported.
+_OUTSIDE_THE_CONTENTS = "---\norphan: true\n---\n"
 _OF_THE_COMMAND = (["benchmarks"], ["cli"], ["experiments"])
 _LINK = re.compile(
     r"(?P<code>^```.*?^```|`[^`\n]*`)|(?<=\]\()(?P<target>[^)\s]+)(?=\))", re.DOTALL | re.MULTILINE
@@ -90,11 +91,15 @@ def lay_out(root: Path, source: Path) -> None:
         member.folder / "README.md": (member.folder.relative_to(root) / "index.md").as_posix()
         for member in described
     }
+    names = [item for item in pages.values() if item != "index.md"]
+    beside = [member.folder / "results" / "README.md" for member in described]
+    results = {path: path.relative_to(root).as_posix() for path in beside if path.is_file()}
+    pages |= results
     references = {member.folder / "README.md": _reference(member) for member in described}
     for path, page in pages.items():
-        text = _relinked(root, path, pages, source) + references.get(path, "")
+        text = _OUTSIDE_THE_CONTENTS if path in results else ""
+        text += _relinked(root, path, pages, source) + references.get(path, "")
         if page == "index.md":
-            names = [item for item in pages.values() if item != "index.md"]
             text += _contents("Packages", [item for item in names if item.endswith("index.md")])
             text += _contents("Project", [item for item in names if not item.endswith("index.md")])
         (source / page).parent.mkdir(parents=True, exist_ok=True)
@@ -153,8 +158,8 @@ def _relinked(root: Path, path: Path, pages: dict[Path, str], source: Path) -> s
             )
         copy = source / target.relative_to(root)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        if target.suffix == ".md":  # Sphinx makes it a page, outside the contents
-            copy.write_text("---\norphan: true\n---\n" + target.read_text(encoding="utf-8"), encoding="utf-8")
+        if target.suffix == ".md":  # Sphinx makes it a page
+            copy.write_text(_OUTSIDE_THE_CONTENTS + target.read_text(encoding="utf-8"), encoding="utf-8")
         else:
             shutil.copyfile(target, copy)
         return link

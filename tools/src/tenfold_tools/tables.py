@@ -1,7 +1,8 @@
 """Write the result tables of every README from the run records, or check that they agree.
 
-A README asks for a table with a pair of comments, ``table NAME results/FILE.json`` and ``/table``;
-the text between them is replaced. NAME is a key of the `tables` of an experiment of the package
+A README asks for a table with a pair of comments, ``table NAME results/FILE.json`` and ``/table``, each
+at the start of a line; the text between them is replaced. The README of ``results`` can have some, too,
+with ``FILE.json`` alone. NAME is a key of the `tables` of an experiment of the package
 that wrote the records. The root README's table of packages, those with a record in ``results``,
 stands between ``packages`` and ``/packages``.
 """
@@ -18,9 +19,9 @@ from tenfold.experiment import Claim, read_records
 from tenfold_tools._workspace import Member, load_experiments, members
 
 _MARKER = re.compile(
-    r"(?P<open><!-- (?P<kind>table|packages)(?P<arguments>[^>]*?) -->\n)"
-    r"(?P<body>.*?)(?P<close><!-- /(?P=kind) -->)",
-    re.DOTALL,
+    r"(?P<open>^<!-- (?P<kind>table|packages)(?P<arguments>[^>]*?) -->\n)"
+    r"(?P<body>.*?)(?P<close>^<!-- /(?P=kind) -->)",
+    re.DOTALL | re.MULTILINE,
 )
 
 
@@ -76,14 +77,17 @@ def stale(root: Path) -> list[StaleTableError]:
 
 
 def readmes(root: Path) -> list[Path]:
-    """Return the READMEs of the workspace: the root's and every member's."""
-    folders = [root, *(member.folder for member in members(root))]
+    """Return the READMEs of the workspace: the root's, every member's and that of its results."""
+    folders = [
+        root,
+        *(part for member in members(root) for part in (member.folder, member.folder / "results")),
+    ]
     return [folder / "README.md" for folder in folders if (folder / "README.md").is_file()]
 
 
 def _blocks(root: Path, readme: Path, text: str) -> Iterator[Block]:
     matches = list(_MARKER.finditer(text))
-    if len(matches) != len(re.findall(r"<!-- (?:table|packages)\b", text)):
+    if len(matches) != len(re.findall(r"^<!-- (?:table|packages)\b", text, re.MULTILINE)):
         raise SettingError(
             f"{readme.relative_to(root)} has a table marker without its end",
             "`<!-- /table -->` or `<!-- /packages -->` after each one",
