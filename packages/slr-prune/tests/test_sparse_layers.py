@@ -266,3 +266,15 @@ def test_gathered_layers_export_with_an_open_batch() -> None:
     program = torch.export.export(sparse, (torch.randn(2, 6, 5, 5),), dynamic_shapes=shapes).module()
     x = torch.randn(7, 6, 5, 5, generator=seeded(1))
     torch.testing.assert_close(program(x), dense(x))
+
+
+@pytest.mark.parametrize("kind", [SparseLinear, BlockSparseLinear])
+def test_torch_compile_takes_them_in_one_graph(kind: type[SparseLayer]) -> None:
+    dense = masked_linear(24, 16, 0.3, seed=0)
+    sparse = kind.from_dense(dense)
+    compiled = torch.compile(nn.Sequential(sparse, nn.ReLU()), backend="aot_eager", fullgraph=True)
+    x = torch.randn(5, 24, generator=seeded(1))
+    torch.testing.assert_close(compiled(x), dense(x).relu())
+    compiled(x).sum().backward()
+    dense(x).relu().sum().backward()
+    torch.testing.assert_close(sparse.kept.grad, sparse.entries(dense.weight.grad))

@@ -19,7 +19,9 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from tenfold.errors import SettingError
+from tenfold.kernels import _compiled
 from tenfold.kernels._checks import check_sparse_times_dense
+from tenfold.kernels._compiled import empty_like_layout
 from tenfold.kernels._registry import Operator
 from tenfold.kernels._selection import Choice, choose
 
@@ -34,7 +36,7 @@ class SparseFormat:
     Attributes
     ----------
     name : str
-        Public function, for error messages.
+        Public function and the product's operator.
     product : Operator
         ``(crow, col, values, dense (k, n)) -> (m, n)``
     transposed_product : Operator
@@ -58,10 +60,16 @@ def matmul(
     implementation: str | None,
 ) -> torch.Tensor:
     """Check, choose and multiply, recording a gradient where one is wanted."""
+    product: torch.Tensor
+    if torch.compiler.is_compiling():
+        product = _compiled.product(
+            format.name, crow_indices, col_indices, values, dense, implementation or ""
+        )
+        return product
     check_sparse_times_dense(format.name, crow_indices, col_indices, values, dense)
     choice = choose(format.product, values, implementation)
     if torch.is_grad_enabled() and (values.requires_grad or dense.requires_grad):
-        product: torch.Tensor = _Matmul.apply(format, choice, crow_indices, col_indices, values, dense)
+        product = _Matmul.apply(format, choice, crow_indices, col_indices, values, dense)
         return product
     return choice.of(format.product)(crow_indices, col_indices, values, dense)
 
@@ -114,14 +122,6 @@ class _Matmul(torch.autograd.Function):
             transposed_product = choice.of(format.transposed_product)
             d_dense = transposed_product(crow_indices, col_indices, values, gradient, dense.shape[0])
         return None, None, None, None, d_values, d_dense
-
-
-def empty_like_layout(dense: torch.Tensor, rows: int) -> torch.Tensor:
-    """Uninitialised (rows, n) result in the layout of `dense`, row after row or column after column."""
-    columns = dense.shape[1]
-    if dense.stride(0) == 1 and dense.stride(1) != 1:
-        return dense.new_empty((columns, rows)).mT
-    return dense.new_empty((rows, columns))
 
 
 def row_of_entry(crow_indices: torch.Tensor) -> torch.Tensor:
