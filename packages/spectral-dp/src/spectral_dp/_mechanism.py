@@ -25,7 +25,7 @@ from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
 from opacus.optimizers.optimizer import _check_processed_flag, _generate_noise, _mark_as_processed
 from torch import Tensor, nn
 
-from spectral_dp._noise import entropy_normal
+from spectral_dp._noise import add_entropy_normal_
 from spectral_dp._projections import Projection
 from tenfold import DivergedError, SettingError
 
@@ -155,8 +155,7 @@ def _noised(total: Tensor, std: float, generator: torch.Generator | None) -> Ten
     if generator is not None:
         replayable: Tensor = _generate_noise(std=std, reference=total, generator=generator)
         return total + replayable
-    if std == 0:
-        return total.clone()
-    # Added in double precision and rounded once afterwards.
-    noise = entropy_normal(total.shape).mul_(std).to(total.device)
-    return noise.add_(total).to(total.dtype)
+    noised = total.clone(memory_format=torch.contiguous_format)
+    if std:
+        add_entropy_normal_(noised, std)
+    return noised

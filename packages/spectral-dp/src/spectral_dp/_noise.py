@@ -1,23 +1,31 @@
-"""Gaussian noise straight from the operating system's entropy.
+"""Gaussian noise keyed by the operating system's entropy.
 
 PyTorch's generators are no place for secrets: that of the CPU takes in 32 bits of its seed, few enough
-to try them all, and its state is part of a checkpoint. So every normal deviate here is made of fresh
-bytes of ``os.urandom``, by Box and Muller's transform in double precision,
+to try them all, and its state is part of a checkpoint. Here every call takes a key of 256 bits from
+``os.urandom`` and makes its deviates of the ChaCha20 key stream, by Box and Muller's transform in double
+precision,
 
     sqrt(-2 log u) cos(2 pi v)  and  sqrt(-2 log u) sin(2 pi v),    u, v uniform with 53 bits.
 
-There is no state to save or to replay. The largest deviate is sqrt(2 log 2^54) = 8.7.
+The key is dropped with the call: there is no state to save, to replay or to share between processes.
+That nobody tells the stream from random bits is the cipher's promise, not a theorem. The largest
+deviate is sqrt(2 log 2^54) = 8.7.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 from torch import Tensor
+
+# Small enough for the cache: fresh memory for a whole gradient costs more than the deviates in it.
+PAIRS = 1 << 13
 
 
 def entropy_normal(shape: Sequence[int]) -> Tensor:
@@ -32,11 +40,37 @@ def entropy_normal(shape: Sequence[int]) -> Tensor:
     Tensor
         In float64 on the CPU.
     """
-    count = math.prod(shape)
-    pairs = (count + 1) // 2
-    bits = np.frombuffer(os.urandom(16 * pairs), dtype=np.uint64) >> np.uint64(11)
-    # Half a step from zero and one: the logarithm is finite.
-    uniform = torch.from_numpy((bits.astype(np.float64) + 0.5) * 2.0**-53)
-    radius = uniform[:pairs].log_().mul_(-2).sqrt_()
-    angle = uniform[pairs:].mul_(2 * math.pi)
-    return torch.cat([radius * angle.cos(), radius * angle.sin()])[:count].view(tuple(shape))
+    drawn = torch.zeros(tuple(shape), dtype=torch.float64)
+    add_entropy_normal_(drawn, 1.0)
+    return drawn
+
+
+def add_entropy_normal_(total: Tensor, std: float) -> None:
+    """Add independent normal deviates to a tensor, in double precision, and round once.
+
+    Parameters
+    ----------
+    total : Tensor
+        Floating point, contiguous, on any device; changed in place.
+    std : float
+        Standard deviation of what is added.
+    """
+    deviates = _deviates()
+    for part in total.view(-1).split(2 * PAIRS):
+        part.copy_(next(deviates)[: len(part)].mul_(std).add_(part.cpu()))
+
+
+def _deviates() -> Iterator[Tensor]:
+    """Yield blocks of deviates, all in the same memory."""
+    stream = Cipher(ChaCha20(os.urandom(32), nonce=bytes(16)), mode=None).encryptor()
+    zeros, bits = bytes(16 * PAIRS), np.empty((2, PAIRS), dtype=np.uint64)
+    uniform, deviates = torch.empty(2, 2, PAIRS, dtype=torch.float64)
+    while True:
+        stream.update_into(zeros, memoryview(bits).cast("B"))
+        np.right_shift(bits, np.uint64(11), out=bits)
+        # Half a step from zero and one: the logarithm is finite.
+        uniform.copy_(torch.from_numpy(bits.view(np.int64))).add_(0.5).mul_(2.0**-53)
+        radius, angle = uniform[0].log_().mul_(-2).sqrt_(), uniform[1].mul_(2 * math.pi)
+        torch.cos(angle, out=deviates[0]).mul_(radius)
+        torch.sin(angle, out=deviates[1]).mul_(radius)
+        yield deviates.view(-1)
