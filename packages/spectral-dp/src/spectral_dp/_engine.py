@@ -7,9 +7,10 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import torch
+import torch.distributed
 from opacus import PrivacyEngine
 from opacus.accountants.utils import get_noise_multiplier
 from opacus.data_loader import DPDataLoader
@@ -19,7 +20,14 @@ from opacus.validators import ModuleValidator
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
-from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+)
 
 from spectral_dp._ghost import SpectralGhostModule
 from spectral_dp._mechanism import Order, SpectralDPOptimizer, SpectralDPOptimizerFastGradientClipping
@@ -74,18 +82,21 @@ class SpectralPrivacyEngine(PrivacyEngine):  # type: ignore[misc]
         Parameters
         ----------
         module : nn.Module
-            The model, without layers that mix samples.
+            The model, without layers that mix samples; inside Opacus's
+            ``DifferentiallyPrivateDistributedDataParallel`` to train it in several processes.
         optimizer : Optimizer
             Any of torch's, over parameters of `module`.
         data_loader : DataLoader
-            Its batches set the sampling rate, ``1 / len(data_loader)``.
+            Its batches set the sampling rate, ``1 / len(data_loader)``. In several processes every one
+            passes the same loader of all samples, and samples from a part of them.
         noise_multiplier : float
             Standard deviation of the noise over `max_grad_norm`.
         max_grad_norm : float
             The bound on a sample's gradient, over all parameters together.
         spectrum : mapping of str to Projection, optional
             Projections of weights, by the layer's name in ``module.named_modules()`` or a pattern of
-            names such as ``"layer*.conv?"``. Layers that none names are not filtered.
+            names such as ``"layer*.conv?"``. Layers that none names are not filtered. In several
+            processes the names are those within the distributed model.
         order : {"filter-clip-noise", "clip-noise-filter"}
             The second is the paper's.
         criterion : nn.Module, optional
@@ -94,7 +105,9 @@ class SpectralPrivacyEngine(PrivacyEngine):  # type: ignore[misc]
             As in Opacus.
         poisson_sampling : bool
             False is accepted for a loader that samples by Poisson already, or has one batch of everything.
-        clipping : {"flat"}
+        clipping : {"flat", "per_layer"}
+            One bound for all parameters together, or, with ``"hooks"``, equal bounds for the layers,
+            whose squares add up to that of `max_grad_norm`.
         noise_generator : torch.Generator, optional
             For tests, in an engine with ``not_private=True``.
         grad_sample_mode : {"hooks", "ghost"}
@@ -112,8 +125,14 @@ class SpectralPrivacyEngine(PrivacyEngine):  # type: ignore[misc]
         """
         if grad_sample_mode not in ("hooks", "ghost"):
             raise UnknownNameError("grad_sample_mode", grad_sample_mode, ("hooks", "ghost"))
-        if clipping != "flat":
-            raise UnknownNameError("clipping", clipping, ("flat",))
+        if clipping not in ("flat", "per_layer"):
+            raise UnknownNameError("clipping", clipping, ("flat", "per_layer"))
+        if clipping == "per_layer" and grad_sample_mode == "ghost":
+            raise SettingError(
+                "clipping='per_layer' with grad_sample_mode='ghost'",
+                "one clipping factor a sample, which the loss is weighted by",
+                'Use grad_sample_mode="hooks".',
+            )
         if order not in get_args(Order):
             raise UnknownNameError("order", order, get_args(Order))
         _check_amounts(noise_multiplier, max_grad_norm)
@@ -123,15 +142,23 @@ class SpectralPrivacyEngine(PrivacyEngine):  # type: ignore[misc]
                 "noise from the operating system, which nobody can replay",
                 "Leave it out, or make the engine with not_private=True in a test.",
             )
+        distributed = isinstance(module, DifferentiallyPrivateDistributedDataParallel)
+        model = cast(nn.Module, module.module) if distributed else module
         _check_module(module, optimizer, grad_sample_mode)
         _check_loader(data_loader)
+        if distributed and _is_poisson(data_loader):
+            raise SettingError(
+                "a Poisson loader in several processes",
+                "the plain loader of all samples, which each process takes its part of",
+                "Pass the DataLoader that it was made from.",
+            )
         if not (poisson_sampling or self.not_private or _is_poisson(data_loader) or len(data_loader) == 1):
             raise SettingError(
                 "poisson_sampling=False",
                 "Poisson sampling, which the accountant assumes",
                 "Leave it out; the loader's batch size becomes the expected one.",
             )
-        layers = _match(module, spectrum or {}, grad_sample_mode)
+        layers = _match(model, spectrum or {}, grad_sample_mode)
         charged = any(
             isinstance(projection, PublicSubspace) and projection.provenance == "charged"
             for projection in layers.values()
@@ -165,6 +192,8 @@ class SpectralPrivacyEngine(PrivacyEngine):  # type: ignore[misc]
             grad_sample_mode=grad_sample_mode,
             projections=projections,
             order=order,
+            layers=_trainable_by_layer(model) if clipping == "per_layer" else None,
+            expected=len(data_loader.dataset) // len(data_loader),  # type: ignore[arg-type]
         )
         return private
 
@@ -226,27 +255,60 @@ class SpectralPrivacyEngine(PrivacyEngine):  # type: ignore[misc]
         prepared: nn.Module = super()._prepare_model(module, **kwargs)
         return prepared
 
-    def _prepare_data_loader(self, data_loader: DataLoader[Any], **kwargs: Any) -> DataLoader[Any]:
+    def _prepare_data_loader(
+        self, data_loader: DataLoader[Any], *, poisson_sampling: bool, distributed: bool, **kwargs: Any
+    ) -> DataLoader[Any]:
         if not self.not_private:
             # Who can replay torch.manual_seed must not know the batches: amplification needs them secret.
             self.secure_rng = torch.Generator()
             self.secure_rng.seed()
-        prepared: DataLoader[Any] = super()._prepare_data_loader(data_loader, **kwargs)
+        if poisson_sampling and distributed:
+            return self._part(data_loader, **kwargs)
+        prepared: DataLoader[Any] = super()._prepare_data_loader(
+            data_loader, poisson_sampling=poisson_sampling, distributed=False, **kwargs
+        )
         return prepared
+
+    def _part(self, data_loader: DataLoader[Any], **kwargs: Any) -> DataLoader[Any]:
+        """Return a Poisson loader of this process's part of the samples, at the rate of the whole.
+
+        Independent coins for disjoint parts are those of the whole. Opacus's distributed sampler drops
+        empty batches, after which the processes no longer take the same steps.
+        """
+        rank, processes = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        part = Subset(data_loader.dataset, range(rank, len(data_loader.dataset), processes))  # type: ignore[arg-type]
+        loader: DataLoader[Any] = DPDataLoader(
+            part,
+            sample_rate=1 / len(data_loader),
+            generator=self.secure_rng or data_loader.generator,
+            collate_fn=data_loader.collate_fn,
+            num_workers=data_loader.num_workers,
+            pin_memory=data_loader.pin_memory,
+            **kwargs,
+        )
+        return loader
 
     def _prepare_optimizer(
         self,
         *,
         optimizer: Optimizer,
         grad_sample_mode: str = "hooks",
-        distributed: bool = False,
         clipping: str = "flat",
         noise_generator: torch.Generator | None = None,
+        expected_batch_size: float,
+        distributed: bool = False,
+        layers: list[list[nn.Parameter]] | None = None,
+        expected: int,
         **kwargs: Any,
     ) -> SpectralDPOptimizer | SpectralDPOptimizerFastGradientClipping:
+        kwargs |= {
+            "generator": noise_generator,
+            "distributed": distributed,
+            "expected_batch_size": expected if distributed else expected_batch_size,  # Opacus's is a part's
+        }
         if grad_sample_mode == "ghost":
-            return SpectralDPOptimizerFastGradientClipping(optimizer, generator=noise_generator, **kwargs)
-        return SpectralDPOptimizer(optimizer, generator=noise_generator, **kwargs)
+            return SpectralDPOptimizerFastGradientClipping(optimizer, **kwargs)
+        return SpectralDPOptimizer(optimizer, layers=layers, **kwargs)
 
 
 def _check_amounts(noise_multiplier: float, max_grad_norm: object) -> None:
@@ -263,8 +325,12 @@ def _check_amounts(noise_multiplier: float, max_grad_norm: object) -> None:
 def _check_module(module: nn.Module, optimizer: Optimizer, grad_sample_mode: str) -> None:
     if isinstance(module, AbstractGradSampleModule):
         raise SettingError("a model that is private already", "the plain model", "Pass the model inside it.")
-    if isinstance(module, DistributedDataParallel | DifferentiallyPrivateDistributedDataParallel):
-        raise SettingError("a distributed model", "a model in one process", "Pass the model inside it.")
+    if isinstance(module, DistributedDataParallel):
+        raise SettingError(
+            "a model in DistributedDataParallel, which adds up gradients before they have noise",
+            "opacus.distributed.DifferentiallyPrivateDistributedDataParallel",
+            "Wrap the model in that.",
+        )
     errors = ModuleValidator.validate(module, strict=False)
     if errors:
         raise SettingError(
@@ -320,7 +386,8 @@ def _check_loader(data_loader: DataLoader[Any]) -> None:
         raise SettingError(
             f"a loader with {type(sampler if not uniform else batches).__name__}",
             "every sample equally likely, which the accountant assumes",
-            "Use shuffle=True; for fewer samples, wrap the data set in torch.utils.data.Subset.",
+            "Use shuffle=True, in several processes too; for fewer samples, wrap the data set in "
+            "torch.utils.data.Subset.",
         )
 
 
@@ -366,6 +433,11 @@ def _match(module: nn.Module, spectrum: Spectrum, grad_sample_mode: str) -> dict
                 )
             matched[layer] = projection.bind(*allowed)
     return matched
+
+
+def _trainable_by_layer(model: nn.Module) -> list[list[nn.Parameter]]:
+    own = [[p for p in layer.parameters(recurse=False) if p.requires_grad] for layer in model.modules()]
+    return [parameters for parameters in own if parameters]
 
 
 def _parents(name: str) -> list[str]:

@@ -10,7 +10,6 @@ from opacus.grad_sample import GradSampleModuleFastGradientClipping
 from opacus.grad_sample.grad_sample_module_fast_gradient_clipping import GradSampleHooksFastGradientClipping
 from torch import Tensor, nn
 
-from spectral_dp._mechanism import check_finite
 from spectral_dp._projections import Projection
 from spectral_dp._samplers import NORM_SAMPLERS, Norms, NormSampler
 
@@ -28,11 +27,6 @@ class SpectralGhostModule(GradSampleModuleFastGradientClipping):  # type: ignore
         Of the layers whose weights are filtered before clipping, bound to them.
     **kwargs
         Those of ``opacus.grad_sample.GradSampleModuleFastGradientClipping``.
-
-    Raises
-    ------
-    DivergedError
-        In the backward pass: the norm of a per-sample gradient is not finite.
     """
 
     def __init__(self, m: nn.Module, *, projections: Mapping[nn.Module, Projection], **kwargs: Any) -> None:
@@ -42,13 +36,6 @@ class SpectralGhostModule(GradSampleModuleFastGradientClipping):  # type: ignore
             self, "NORM_SAMPLERS", {**GradSampleHooksFastGradientClipping.NORM_SAMPLERS, **samplers}
         )
         super().__init__(m, **kwargs)
-
-    def get_clipping_coef(self) -> Tensor:
-        """Return the factor of every sample, min(1, C / norm)."""
-        norms = self.get_norm_sample()
-        check_finite(norms)
-        coefficients: Tensor = (self.max_grad_norm / (norms + 1e-6)).clamp(max=1.0)
-        return coefficients
 
 
 def _sample(

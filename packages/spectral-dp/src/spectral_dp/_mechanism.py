@@ -13,18 +13,26 @@ c_i = min(1, C / |g_i|).
 
 The paper adds complex noise to a spectrum, which takes care with the symmetric halves, the constant
 and the Nyquist frequency. Real noise in the parameters' own coordinates needs none.
+
+It also clips layer by layer. With L layers and C / sqrt(L) for each, the squares of the bounds add up to
+C^2, and the noise is the same.
+
+Several processes each hold a part of the batch: one of them adds the noise, and the sum over processes,
+which P commutes with, is what every one of them gets.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
+import torch.distributed
 from opacus.optimizers import DPOptimizer, DPOptimizerFastGradientClipping
 from opacus.optimizers.optimizer import _check_processed_flag, _generate_noise, _mark_as_processed
 from torch import Tensor, nn
 
+from spectral_dp._adam import AdamCorrected
 from spectral_dp._noise import add_entropy_normal_
 from spectral_dp._projections import Projection
 from tenfold import DivergedError, SettingError
@@ -38,16 +46,22 @@ class SpectralDPOptimizer(DPOptimizer):  # type: ignore[misc]
     Parameters
     ----------
     *args, **kwargs
-        Those of ``opacus.optimizers.DPOptimizer``. Without ``generator`` the noise is drawn from the
-        operating system's entropy; with one it can be replayed, and the result is not private.
+        Those of ``opacus.optimizers.DPOptimizer``, with the expected batch size of all processes
+        together. Without ``generator`` the noise is drawn from the operating system's entropy; with one
+        it can be replayed, and the result is not private.
     projections : mapping of Parameter to Projection
         Bound to the parameters; the others are not filtered.
     order : {"filter-clip-noise", "clip-noise-filter"}
+    layers : sequence of sequence of Parameter, optional
+        Clip the parameters of each layer together, to equal bounds; by default all parameters.
+    distributed : bool
+        Add up the sums of all processes of torch.distributed's default group.
 
     Raises
     ------
     DivergedError
-        In ``step``, before noise is added and the step is charged: a per-sample gradient is not finite.
+        In ``step``, in every process, before noise is added and the step is charged: a per-sample
+        gradient is not finite.
     """
 
     def __init__(
@@ -55,28 +69,44 @@ class SpectralDPOptimizer(DPOptimizer):  # type: ignore[misc]
         *args: Any,
         projections: Mapping[nn.Parameter, Projection],
         order: Order = "filter-clip-noise",
+        layers: Sequence[Sequence[nn.Parameter]] | None = None,
+        distributed: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.projections = dict(projections)
         self.order = order
+        self.layers = [self.params] if layers is None else [list(layer) for layer in layers]
+        self.distributed = distributed
 
     def clip_and_accumulate(self) -> None:
         """Filter the per-sample gradients if that comes first, clip them and add them up."""
-        for p in self.params:
-            # Here, as the filtered samples below are new tensors without Opacus's mark of use.
-            _check_processed_flag(p.grad_sample)
-            samples = self._get_flat_grad_sample(p)
-            check_finite(samples)
-            if self.order == "filter-clip-noise" and p in self.projections:
-                filtered = self.projections[p](samples)
-                parts = isinstance(p.grad_sample, list)
-                p.grad_sample = list(filtered.split([len(g) for g in p.grad_sample])) if parts else filtered
-        super().clip_and_accumulate()
+        bound = self.max_grad_norm / len(self.layers) ** 0.5
+        for layer in self.layers:
+            samples = [self._samples(p) for p in layer]
+            norms = torch.stack([g.flatten(1).norm(dim=1) for g in samples]).norm(dim=0)
+            factors = (bound / (norms + 1e-6)).clamp(max=1.0)
+            for p, gradients in zip(layer, samples, strict=True):
+                total = torch.einsum("n,n...", factors, gradients).view_as(p)
+                p.summed_grad = total if p.summed_grad is None else p.summed_grad + total
+                _mark_as_processed(p.grad_sample)
 
     def add_noise(self) -> None:
         """Add noise to the sums and filter the result."""
-        _add_noise(self, self.projections)
+        _release(self)
+
+    def scale_grad(self) -> None:
+        """Divide by the expected batch size, and tell `AdamCorrected` the variance of the noise."""
+        super().scale_grad()
+        _tell_noise(self)
+
+    def _samples(self, p: Any) -> Tensor:
+        """Return the per-sample gradients of `p`, of shape (samples, 1, *p)."""
+        _check_processed_flag(p.grad_sample)
+        samples: Tensor = self._get_flat_grad_sample(p).to(p.dtype)
+        if self.order == "filter-clip-noise" and p in self.projections:
+            samples = self.projections[p](samples)
+        return samples.unsqueeze(1)
 
 
 class SpectralDPOptimizerFastGradientClipping(DPOptimizerFastGradientClipping):  # type: ignore[misc]
@@ -84,14 +114,15 @@ class SpectralDPOptimizerFastGradientClipping(DPOptimizerFastGradientClipping): 
 
     Parameters
     ----------
-    *args, **kwargs, projections, order
+    *args, **kwargs, projections, order, distributed
         As for `SpectralDPOptimizer`. The norms that the loss is weighted by come from
         `SpectralGhostModule`, which must have the same projections.
 
     Raises
     ------
     DivergedError
-        In ``step``, before noise is added and the step is charged: the gradient is not finite.
+        In ``step``, in every process, before noise is added and the step is charged: the gradient is
+        not finite.
     SettingError
         In ``step``: `max_grad_norm` is no longer that which the gradient was clipped to.
     """
@@ -101,11 +132,13 @@ class SpectralDPOptimizerFastGradientClipping(DPOptimizerFastGradientClipping): 
         *args: Any,
         projections: Mapping[nn.Parameter, Projection],
         order: Order = "filter-clip-noise",
+        distributed: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.projections = dict(projections)
         self.order = order
+        self.distributed = distributed
         self.clipped_to = self.max_grad_norm
 
     def accumulate(self) -> None:
@@ -117,7 +150,6 @@ class SpectralDPOptimizerFastGradientClipping(DPOptimizerFastGradientClipping): 
                 'Schedule the bound with grad_sample_mode="hooks".',
             )
         for p in self.params:
-            check_finite(p.grad)
             if self.order == "filter-clip-noise" and p in self.projections:
                 # Before the noise: a filter afterwards alone would leave the rounding of what it
                 # removes, which is not clipped, outside its range and without noise.
@@ -126,12 +158,42 @@ class SpectralDPOptimizerFastGradientClipping(DPOptimizerFastGradientClipping): 
 
     def add_noise(self) -> None:
         """Add noise to the sums and filter the result."""
-        _add_noise(self, self.projections)
+        _release(self)
+
+    def scale_grad(self) -> None:
+        """Divide by the expected batch size, and tell `AdamCorrected` the variance of the noise."""
+        super().scale_grad()
+        _tell_noise(self)
 
 
-def check_finite(gradients: Tensor) -> None:
-    """Raise `DivergedError` unless every entry of `gradients` is finite."""
-    if not bool(torch.isfinite(gradients).all()):
+_Optimizer = SpectralDPOptimizer | SpectralDPOptimizerFastGradientClipping
+
+
+def _release(optimizer: _Optimizer) -> None:
+    """Set the gradients to P (S + sigma C z), with S the sum over all processes."""
+    _check_finite([p.summed_grad for p in optimizer.params], optimizer.distributed)
+    std = optimizer.noise_multiplier * optimizer.max_grad_norm
+    if optimizer.distributed and torch.distributed.get_rank() > 0:
+        std = 0.0
+    for p in optimizer.params:
+        _check_processed_flag(p.summed_grad)
+        released = _noised(p.summed_grad, std, optimizer.generator)
+        if p in optimizer.projections:
+            released = optimizer.projections[p](released)
+        if optimizer.distributed:
+            torch.distributed.all_reduce(released)
+        p.grad = released.view_as(p)
+        _mark_as_processed(p.summed_grad)
+
+
+def _check_finite(sums: Sequence[Tensor], distributed: bool) -> None:
+    # A sample that is not finite leaves its mark in the sum: its clipping factor is 0 or NaN.
+    broken = ~torch.stack([torch.isfinite(total).all() for total in sums]).all()
+    if distributed:
+        flag = broken.int()
+        torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
+        broken = flag.bool()
+    if bool(broken):
         raise DivergedError(
             "a per-sample gradient is NaN or infinite",
             "finite gradients; no noise was added and nothing was charged",
@@ -139,20 +201,20 @@ def check_finite(gradients: Tensor) -> None:
         )
 
 
-def _add_noise(
-    optimizer: DPOptimizer | DPOptimizerFastGradientClipping, projections: Mapping[nn.Parameter, Projection]
-) -> None:
-    std = optimizer.noise_multiplier * optimizer.max_grad_norm
-    for p in optimizer.params:
-        _check_processed_flag(p.summed_grad)
-        noised = _noised(p.summed_grad, std, optimizer.generator)
-        projection = projections.get(p)
-        p.grad = (noised if projection is None else projection(noised)).view_as(p)
-        _mark_as_processed(p.summed_grad)
+def _tell_noise(optimizer: _Optimizer) -> None:
+    adam = optimizer.original_optimizer
+    if isinstance(adam, AdamCorrected):
+        std = optimizer.noise_multiplier * optimizer.max_grad_norm
+        if optimizer.loss_reduction == "mean":
+            std /= optimizer.expected_batch_size * optimizer.accumulated_iterations
+        adam.noise_variance = {
+            p: std**2 * (optimizer.projections[p].diagonal(p) if p in optimizer.projections else 1.0)
+            for p in optimizer.params
+        }
 
 
 def _noised(total: Tensor, std: float, generator: torch.Generator | None) -> Tensor:
-    if generator is not None:
+    if generator is not None and std:
         replayable: Tensor = _generate_noise(std=std, reference=total, generator=generator)
         return total + replayable
     noised = total.clone(memory_format=torch.contiguous_format)

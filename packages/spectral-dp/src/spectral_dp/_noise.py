@@ -66,7 +66,7 @@ def _deviates() -> Iterator[Tensor]:
     zeros, bits = bytes(16 * PAIRS), np.empty((2, PAIRS), dtype=np.uint64)
     uniform, deviates = torch.empty(2, 2, PAIRS, dtype=torch.float64)
     while True:
-        stream.update_into(zeros, memoryview(bits).cast("B"))
+        stream.update_into(zeros, bits.data.cast("B"))
         np.right_shift(bits, np.uint64(11), out=bits)
         # Half a step from zero and one: the logarithm is finite.
         uniform.copy_(torch.from_numpy(bits.view(np.int64))).add_(0.5).mul_(2.0**-53)

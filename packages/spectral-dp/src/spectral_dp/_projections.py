@@ -85,6 +85,24 @@ class Projection(ABC):
             coefficients = _along(coefficients, basis.to(x).T, axis)
         return coefficients.reshape(x.shape)
 
+    def diagonal(self, weight: Tensor) -> Tensor:
+        """Return the diagonal of the projection: the share of white noise that each entry keeps.
+
+        Parameters
+        ----------
+        weight : Tensor
+            Made of fibres, as for a call.
+
+        Returns
+        -------
+        Tensor
+            In [0, 1], of the shape and type of `weight`.
+        """
+        shares = torch.ones(1, dtype=torch.float64)
+        for basis in self.bases():
+            shares = torch.outer(shares, basis.square().sum(0)).flatten()
+        return shares.to(weight).repeat(weight.numel() // len(shares)).view_as(weight)
+
     def coefficients(self, x: Tensor) -> Tensor:
         """Return B x for every fibre of `x`: an isometry of the projection's range.
 
