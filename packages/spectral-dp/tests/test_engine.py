@@ -332,7 +332,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "bound": ({"max_grad_norm": 0.0}, "max_grad_norm is 0"),
     "bounds": ({"max_grad_norm": [1.0, 1.0]}, "one positive number"),
     "mode": ({"grad_sample_mode": "ew"}, "grad_sample_mode"),
-    "clipping": ({"clipping": "per_layer"}, "clipping"),
+    "clipping": ({"clipping": "adaptive"}, "clipping"),
     "order": ({"order": "noise-clip-filter"}, "order"),
 }
 

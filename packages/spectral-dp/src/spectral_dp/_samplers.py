@@ -28,6 +28,7 @@ from opacus.grad_sample import register_grad_sampler, register_norm_sampler
 from torch import Tensor, nn
 
 from spectral_dp._circulant import BlockCirculantLinear
+from spectral_dp._convolution import SpectralConv2d
 from spectral_dp._projections import FFTLowPass, Projection
 
 Norms = dict[Tensor, Tensor]
@@ -62,6 +63,36 @@ def circulant_grad_sample(
         gradients[layer.weight] = torch.fft.irfft(spectrum, n=layer.block)
     if layer.bias is not None and layer.bias.requires_grad:
         gradients[layer.bias] = d.sum(1)
+    return gradients
+
+
+@register_grad_sampler(SpectralConv2d)  # type: ignore[untyped-decorator]
+def spectral_conv_grad_sample(
+    layer: SpectralConv2d, activations: list[Tensor], backprops: Tensor
+) -> dict[Tensor, Tensor]:
+    """Return the per-sample gradients of a spectral convolution, at all lags.
+
+    Parameters
+    ----------
+    layer : SpectralConv2d
+    activations : list of Tensor
+        One tensor, the inputs, of shape (samples, channels, *image).
+    backprops : Tensor
+        Shape (samples, out_channels, *output).
+
+    Returns
+    -------
+    dict
+        Parameter to its gradients, of shape (samples, *parameter).
+    """
+    gradients: dict[Tensor, Tensor] = {}
+    if layer.weight.requires_grad and not len(backprops):
+        gradients[layer.weight] = backprops.new_zeros(0, *layer.weight.shape)
+    elif layer.weight.requires_grad:
+        x, d = layer.spectra(activations[0].to(backprops.dtype), backprops)
+        gradients[layer.weight] = torch.fft.irfft2(d.conj()[:, :, None] * x[:, None], s=layer.lags)
+    if layer.bias is not None and layer.bias.requires_grad:
+        gradients[layer.bias] = backprops.sum((2, 3))
     return gradients
 
 
@@ -161,7 +192,7 @@ def circulant_norm_sample(
     if layer.weight.requires_grad:
         mask = isinstance(projection, FFTLowPass) and projection.axes == (layer.block,)
         if len(d) and x.shape[1] == 1 and (projection is None or mask):
-            weights = _hermitian_weights(layer.block, projection).to(x)
+            weights = _hermitian_weights(layer.block, _kept(projection, 0)).to(x)
             inputs = layer.spectrum(x[:, 0]).abs().square().sum(1)
             outputs = layer.spectrum(d[:, 0]).abs().square().sum(1)
             norms[layer.weight] = (inputs * outputs * weights).sum(1).div(layer.block).sqrt()
@@ -173,6 +204,47 @@ def circulant_norm_sample(
     return norms
 
 
+def spectral_conv_norm_sample(
+    layer: SpectralConv2d,
+    activations: list[Tensor],
+    backprops: Tensor,
+    projection: Projection | None = None,
+) -> Norms:
+    """Return the norms of the filtered per-sample gradients of a spectral convolution.
+
+    Parameters
+    ----------
+    layer : SpectralConv2d
+    activations : list of Tensor
+        One tensor, the inputs, of shape (samples, channels, *image).
+    backprops : Tensor
+        Shape (samples, out_channels, *output).
+    projection : Projection, optional
+        Bound to the lags.
+
+    Returns
+    -------
+    dict
+        Parameter to norms, of shape (samples,).
+    """
+    norms: Norms = {}
+    if layer.weight.requires_grad and not len(backprops):
+        norms[layer.weight] = backprops.new_zeros(0)
+    elif layer.weight.requires_grad and (projection is None or isinstance(projection, FFTLowPass)):
+        x, d = layer.spectra(activations[0].to(backprops.dtype), backprops)
+        energy = x.abs().square().sum(1) * d.abs().square().sum(1)
+        height, width = layer.lags
+        rows = _two_sided_mask(height, _kept(projection, 0)).to(energy)
+        columns = _hermitian_weights(width, _kept(projection, 1)).to(energy)
+        norms[layer.weight] = (energy @ columns @ rows).div(height * width).sqrt()
+    elif layer.weight.requires_grad:
+        gradients = spectral_conv_grad_sample(layer, activations, backprops)[layer.weight]
+        norms[layer.weight] = _filtered(gradients, projection).flatten(1).norm(dim=1)
+    if layer.bias is not None and layer.bias.requires_grad:
+        norms[layer.bias] = backprops.sum((2, 3)).norm(dim=1)
+    return norms
+
+
 @register_norm_sampler(BlockCirculantLinear)  # type: ignore[untyped-decorator]
 def _circulant_norm_sample(
     layer: BlockCirculantLinear, activations: list[Tensor], backprops: Tensor
@@ -180,11 +252,17 @@ def _circulant_norm_sample(
     return circulant_norm_sample(layer, activations, backprops)
 
 
+@register_norm_sampler(SpectralConv2d)  # type: ignore[untyped-decorator]
+def _spectral_conv_norm_sample(layer: SpectralConv2d, activations: list[Tensor], backprops: Tensor) -> Norms:
+    return spectral_conv_norm_sample(layer, activations, backprops)
+
+
 NORM_SAMPLERS: dict[type[nn.Module], NormSampler] = {
     nn.Linear: linear_norm_sample,
     nn.Conv1d: conv_norm_sample,
     nn.Conv2d: conv_norm_sample,
     BlockCirculantLinear: circulant_norm_sample,
+    SpectralConv2d: spectral_conv_norm_sample,
 }
 
 
@@ -197,6 +275,8 @@ def fibres(layer: nn.Module) -> list[tuple[int, ...]]:
         return [kernel, (layer.in_channels // layer.groups, *kernel)]
     if type(layer) is BlockCirculantLinear:
         return [(layer.block,)]
+    if type(layer) is SpectralConv2d:
+        return [layer.lags]
     return []
 
 
@@ -241,11 +321,23 @@ def _patches(layer: nn.Conv1d | nn.Conv2d, x: Tensor) -> Tensor:
     return nn.functional.unfold(nn.functional.pad(x, sides), kernel, dilation=dilation, stride=stride)
 
 
-def _hermitian_weights(block: int, projection: Projection | None) -> Tensor:
-    weights = torch.full((block // 2 + 1,), 2.0, dtype=torch.float64)
+def _kept(projection: Projection | None, axis: int) -> int | None:
+    return None if projection is None else len(projection.bases()[axis])
+
+
+def _hermitian_weights(length: int, kept: int | None) -> Tensor:
+    """Return how many of the `kept` lowest bins each bin of a real transform stands for."""
+    weights = torch.full((length // 2 + 1,), 2.0, dtype=torch.float64)
     weights[0] = 1
-    if block % 2 == 0:
+    if length % 2 == 0:
         weights[-1] = 1
-    if projection is not None:
-        weights[projection.rank // 2 + 1 :] = 0
+    if kept is not None:
+        weights[kept // 2 + 1 :] = 0
     return weights
+
+
+def _two_sided_mask(length: int, kept: int | None) -> Tensor:
+    """Return 1 for the `kept` lowest frequencies of both signs of a transform, 0 for the others."""
+    frequencies = torch.arange(length)
+    frequencies = torch.minimum(frequencies, length - frequencies)
+    return torch.ones(length) if kept is None else (frequencies <= kept // 2).double()
