@@ -19,6 +19,7 @@ from opacus.accountants.utils import get_noise_multiplier
 from opacus.data_loader import DPDataLoader
 from opacus.distributed import DifferentiallyPrivateDistributedDataParallel
 from opacus.grad_sample import AbstractGradSampleModule, GradSampleModule
+from opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
 from opacus.validators import ModuleValidator
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -33,13 +34,19 @@ from torch.utils.data import (
 )
 
 from spectral_dp._ghost import SpectralGhostModule
-from spectral_dp._mechanism import Order, SpectralDPOptimizer, SpectralDPOptimizerFastGradientClipping
+from spectral_dp._mechanism import (
+    GhostPasses,
+    Order,
+    SpectralDPOptimizer,
+    SpectralDPOptimizerFastGradientClipping,
+)
 from spectral_dp._projections import Projection, PublicSubspace
 from spectral_dp._samplers import fibres
 from tenfold import CheckpointError, SettingError, UnknownNameError
 from tenfold.experiment import write_whole
 
 Spectrum = Mapping[str, Projection]
+Bounds = list[tuple[list[nn.Parameter], float]]
 
 
 class SpectralPrivacyEngine(PrivacyEngine):  # type: ignore[misc]
@@ -71,7 +78,7 @@ class SpectralPrivacyEngine(PrivacyEngine):  # type: ignore[misc]
         optimizer: Optimizer,
         data_loader: DataLoader[Any],
         noise_multiplier: float,
-        max_grad_norm: float,
+        max_grad_norm: float | Mapping[str, float],
         spectrum: Spectrum | None = None,
         order: Order = "filter-clip-noise",
         criterion: nn.Module | None = None,
@@ -95,9 +102,11 @@ class SpectralPrivacyEngine(PrivacyEngine):  # type: ignore[misc]
             Its batches set the sampling rate, ``1 / len(data_loader)``. In several processes every one
             passes the same loader of all samples, and samples from a part of them.
         noise_multiplier : float
-            Standard deviation of the noise over `max_grad_norm`.
-        max_grad_norm : float
-            The bound on a sample's gradient, over all parameters together.
+            Standard deviation of the noise over the bound over all parameters.
+        max_grad_norm : float or mapping of str to float
+            The bound on a sample's gradient, over all parameters together. With
+            ``clipping="per_layer"`` also bounds by the names of all layers that have parameters to
+            train; the root of the sum of their squares is then the bound over all.
         spectrum : mapping of str to Projection, optional
             Projections of weights, by the layer's name in ``module.named_modules()`` or a pattern of
             names such as ``"layer*.conv?"``. Layers that none names are not filtered. In several
@@ -111,8 +120,9 @@ class SpectralPrivacyEngine(PrivacyEngine):  # type: ignore[misc]
         poisson_sampling : bool
             False is accepted for a loader that samples by Poisson already, or has one batch of everything.
         clipping : {"flat", "per_layer"}
-            One bound for all parameters together, or, with ``"hooks"``, equal bounds for the layers,
-            whose squares add up to that of `max_grad_norm`.
+            One bound for all parameters together, or, with ``"hooks"``, a bound for each layer, weight
+            and bias together. One number is divided evenly, as the paper does: ``max_grad_norm /
+            sqrt(layers)`` for each.
         noise_generator : torch.Generator, optional
             For tests, in an engine with ``not_private=True``.
         grad_sample_mode : {"hooks", "ghost"}
@@ -140,7 +150,7 @@ class SpectralPrivacyEngine(PrivacyEngine):  # type: ignore[misc]
             )
         if order not in get_args(Order):
             raise UnknownNameError("order", order, get_args(Order))
-        _check_amounts(noise_multiplier, max_grad_norm)
+        _check_amounts(noise_multiplier, max_grad_norm, clipping)
         if noise_generator is not None and not self.not_private:
             raise SettingError(
                 "a noise_generator",
@@ -165,6 +175,8 @@ class SpectralPrivacyEngine(PrivacyEngine):  # type: ignore[misc]
                 "Leave it out; the loader's batch size becomes the expected one.",
             )
         layers = _match(model, spectrum or {}, grad_sample_mode)
+        bounds = _bounds(model, optimizer, max_grad_norm) if clipping == "per_layer" else None
+        bound = math.hypot(*(own for _, own in bounds)) if bounds else max_grad_norm
         charged = any(
             isinstance(projection, PublicSubspace) and projection.provenance == "charged"
             for projection in layers.values()
@@ -180,7 +192,7 @@ class SpectralPrivacyEngine(PrivacyEngine):  # type: ignore[misc]
             module = SpectralGhostModule(
                 module,
                 projections=layers if order == "filter-clip-noise" else {},
-                max_grad_norm=max_grad_norm,
+                max_grad_norm=bound,
                 batch_first=batch_first,
                 loss_reduction=loss_reduction,
             )
@@ -190,7 +202,7 @@ class SpectralPrivacyEngine(PrivacyEngine):  # type: ignore[misc]
             criterion=criterion or nn.CrossEntropyLoss(reduction=loss_reduction),
             data_loader=data_loader,
             noise_multiplier=noise_multiplier,
-            max_grad_norm=max_grad_norm,
+            max_grad_norm=bound,
             batch_first=batch_first,
             loss_reduction=loss_reduction,
             poisson_sampling=poisson_sampling,
@@ -198,9 +210,12 @@ class SpectralPrivacyEngine(PrivacyEngine):  # type: ignore[misc]
             grad_sample_mode=grad_sample_mode,
             projections=projections,
             order=order,
-            layers=_trainable_by_layer(model) if clipping == "per_layer" else None,
+            layers=bounds,
             expected=len(data_loader.dataset) // len(data_loader),  # type: ignore[arg-type]
         )
+        if not self.not_private:
+            # A sample that is drawn for two batches of one step would count twice against one bound.
+            private[0].forbid_grad_accumulation()
         return private
 
     def make_private_with_epsilon(
@@ -299,6 +314,9 @@ class SpectralPrivacyEngine(PrivacyEngine):  # type: ignore[misc]
             ) from error
         return restored
 
+    def _prepare_criterion(self, *, optimizer: Any, **kwargs: Any) -> DPLossFastGradientClipping:
+        return super()._prepare_criterion(optimizer=GhostPasses(optimizer), **kwargs)
+
     def _prepare_model(self, module: nn.Module, **kwargs: Any) -> nn.Module:
         if isinstance(module, SpectralGhostModule):
             return module
@@ -347,7 +365,7 @@ class SpectralPrivacyEngine(PrivacyEngine):  # type: ignore[misc]
         noise_generator: torch.Generator | None = None,
         expected_batch_size: float,
         distributed: bool = False,
-        layers: list[list[nn.Parameter]] | None = None,
+        layers: Bounds | None = None,
         expected: int,
         **kwargs: Any,
     ) -> SpectralDPOptimizer | SpectralDPOptimizerFastGradientClipping:
@@ -361,15 +379,17 @@ class SpectralPrivacyEngine(PrivacyEngine):  # type: ignore[misc]
         return SpectralDPOptimizer(optimizer, layers=layers, **kwargs)
 
 
-def _check_amounts(noise_multiplier: float, max_grad_norm: object) -> None:
+def _check_amounts(noise_multiplier: float, max_grad_norm: object, clipping: str) -> None:
     if not 0 <= noise_multiplier < math.inf:
         raise SettingError(f"noise_multiplier is {noise_multiplier}", "a finite number from 0 up", "Try 1.0.")
-    if not isinstance(max_grad_norm, int | float) or not 0 < max_grad_norm < math.inf:
-        raise SettingError(
-            f"max_grad_norm is {max_grad_norm}",
-            "one positive number, the bound over all parameters together",
-            "Per-layer bounds are not offered; one bound is.",
-        )
+    by_layer = isinstance(max_grad_norm, Mapping) and clipping == "per_layer"
+    for bound in cast(Mapping[str, object], max_grad_norm).values() if by_layer else [max_grad_norm]:
+        if not isinstance(bound, int | float) or not 0 < bound < math.inf:
+            raise SettingError(
+                f"max_grad_norm is {max_grad_norm}",
+                "one positive number, the bound over all parameters together",
+                'For a bound of every layer, pass {name: bound} with clipping="per_layer".',
+            )
 
 
 def _check_module(module: nn.Module, optimizer: Optimizer, grad_sample_mode: str) -> None:
@@ -485,9 +505,28 @@ def _match(module: nn.Module, spectrum: Spectrum, grad_sample_mode: str) -> dict
     return matched
 
 
-def _trainable_by_layer(model: nn.Module) -> list[list[nn.Parameter]]:
-    own = [[p for p in layer.parameters(recurse=False) if p.requires_grad] for layer in model.modules()]
-    return [parameters for parameters in own if parameters]
+def _bounds(model: nn.Module, optimizer: Optimizer, max_grad_norm: float | Mapping[str, float]) -> Bounds:
+    """Return the parameters of every layer, one that layers share with the first, and their bound."""
+    left = {p for group in optimizer.param_groups for p in group["params"] if p.requires_grad}
+    layers: dict[str, list[nn.Parameter]] = {}
+    for name, layer in model.named_modules():
+        own = [p for p in layer.parameters(recurse=False) if p in left]
+        left.difference_update(own)
+        if own:
+            layers[name] = own
+    if not isinstance(max_grad_norm, Mapping):
+        return [(own, max_grad_norm / math.sqrt(len(layers))) for own in layers.values()]
+    for name in max_grad_norm:
+        if name not in layers:
+            raise UnknownNameError("layer", name, list(layers))
+    missing = [name for name in layers if name not in max_grad_norm]
+    if missing:
+        raise SettingError(
+            f"no bound for {', '.join(map(repr, missing))}",
+            "a bound for every layer that has parameters to train",
+            "Add it, or pass one number, which is divided evenly.",
+        )
+    return [(own, float(max_grad_norm[name])) for name, own in layers.items()]
 
 
 def _parents(name: str) -> list[str]:

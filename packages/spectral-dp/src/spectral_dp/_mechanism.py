@@ -14,8 +14,8 @@ c_i = min(1, C / |g_i|).
 The paper adds complex noise to a spectrum, which takes care with the symmetric halves, the constant
 and the Nyquist frequency. Real noise in the parameters' own coordinates needs none.
 
-It also clips layer by layer. With L layers and C / sqrt(L) for each, the squares of the bounds add up to
-C^2, and the noise is the same.
+It also clips layer by layer, with C / sqrt(L) for each of L layers. Bounds whose squares add up to C^2
+leave the sensitivity at C, and the noise is the same; C for every layer would need sqrt(L) times as much.
 
 Several processes each hold a part of the batch: one of them adds the noise, and the sum over processes,
 which P commutes with, is what every one of them gets.
@@ -23,6 +23,8 @@ which P commutes with, is what every one of them gets.
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -52,13 +54,17 @@ class SpectralDPOptimizer(DPOptimizer):  # type: ignore[misc]
     projections : mapping of Parameter to Projection
         Bound to the parameters; the others are not filtered.
     order : {"filter-clip-noise", "clip-noise-filter"}
-    layers : sequence of sequence of Parameter, optional
-        Clip the parameters of each layer together, to equal bounds; by default all parameters.
+    layers : sequence of (sequence of Parameter, float), optional
+        Clip the parameters of each layer together, to a bound of its own; the squares of the bounds add
+        up to that of ``max_grad_norm``, which they stay in proportion to when it is scheduled. By
+        default one bound for all parameters together.
     distributed : bool
         Add up the sums of all processes of torch.distributed's default group.
 
     Raises
     ------
+    SettingError
+        `layers` does not have every parameter once, or its bounds do not add up.
     DivergedError
         In ``step``, in every process, before noise is added and the step is charged: a per-sample
         gradient is not finite.
@@ -69,23 +75,24 @@ class SpectralDPOptimizer(DPOptimizer):  # type: ignore[misc]
         *args: Any,
         projections: Mapping[nn.Parameter, Projection],
         order: Order = "filter-clip-noise",
-        layers: Sequence[Sequence[nn.Parameter]] | None = None,
+        layers: Sequence[tuple[Sequence[nn.Parameter], float]] | None = None,
         distributed: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.projections = dict(projections)
         self.order = order
-        self.layers = [self.params] if layers is None else [list(layer) for layer in layers]
+        layers = [(self.params, self.max_grad_norm)] if layers is None else layers
+        _check_layers(layers, self.params, self.max_grad_norm)
+        self.shares = [(list(layer), bound / self.max_grad_norm) for layer, bound in layers]
         self.distributed = distributed
 
     def clip_and_accumulate(self) -> None:
         """Filter the per-sample gradients if that comes first, clip them and add them up."""
-        bound = self.max_grad_norm / len(self.layers) ** 0.5
-        for layer in self.layers:
+        for layer, share in self.shares:
             samples = [self._samples(p) for p in layer]
             norms = torch.stack([g.flatten(1).norm(dim=1) for g in samples]).norm(dim=0)
-            factors = (bound / (norms + 1e-6)).clamp(max=1.0)
+            factors = (share * self.max_grad_norm / (norms + 1e-6)).clamp(max=1.0)
             for p, gradients in zip(layer, samples, strict=True):
                 total = torch.einsum("n,n...", factors, gradients).view_as(p)
                 p.summed_grad = total if p.summed_grad is None else p.summed_grad + total
@@ -140,6 +147,12 @@ class SpectralDPOptimizerFastGradientClipping(DPOptimizerFastGradientClipping): 
         self.order = order
         self.distributed = distributed
         self.clipped_to = self.max_grad_norm
+        self.waits_for_step = False
+
+    def zero_grad(self, set_to_none: bool = False) -> None:
+        """Forget the gradient, and the sums unless they wait for the rest of a batch."""
+        self.waits_for_step = False
+        super().zero_grad(set_to_none)
 
     def accumulate(self) -> None:
         """Add the clipped gradient to the sums, filtered if that comes first."""
@@ -155,6 +168,7 @@ class SpectralDPOptimizerFastGradientClipping(DPOptimizerFastGradientClipping): 
                 # removes, which is not clipped, outside its range and without noise.
                 p.grad = self.projections[p](p.grad)
         super().accumulate()
+        self.waits_for_step = False
 
     def add_noise(self) -> None:
         """Add noise to the sums and filter the result."""
@@ -166,7 +180,60 @@ class SpectralDPOptimizerFastGradientClipping(DPOptimizerFastGradientClipping): 
         _tell_noise(self)
 
 
+class GhostPasses:
+    """What Opacus's loss of two backward passes sees of the optimizer.
+
+    Between the passes it calls ``zero_grad`` to forget the gradient of the first one. That would forget
+    the clipped gradient of an earlier batch as well, without a word.
+
+    Parameters
+    ----------
+    optimizer : SpectralDPOptimizerFastGradientClipping
+    """
+
+    def __init__(self, optimizer: SpectralDPOptimizerFastGradientClipping) -> None:
+        self.optimizer = optimizer
+        self.loss_reduction = optimizer.loss_reduction
+
+    def zero_grad(self) -> None:
+        """Forget the gradient of the first pass.
+
+        Raises
+        ------
+        SettingError
+            The optimizer has not used the gradient of the backward pass before this one.
+        """
+        if self.optimizer.waits_for_step:
+            raise SettingError(
+                "a second backward pass before the optimizer's step",
+                "a step, or optimizer.zero_grad(), after each in ghost mode",
+                "Split large batches by opacus.utils.batch_memory_manager.BatchMemoryManager.",
+            )
+        self.optimizer.zero_grad()
+        self.optimizer.waits_for_step = True
+
+
 _Optimizer = SpectralDPOptimizer | SpectralDPOptimizerFastGradientClipping
+
+
+def _check_layers(
+    layers: Sequence[tuple[Sequence[nn.Parameter], float]], params: Sequence[nn.Parameter], bound: float
+) -> None:
+    clipped = Counter(p for layer, _ in layers for p in layer)
+    if clipped != Counter(params):
+        raise SettingError(
+            f"layers with {clipped.total()} parameters, {len(clipped)} of them different",
+            f"each of the {len(params)} parameters of the optimizer in one layer",
+            "Leave out what is frozen, and name what layers share once.",
+        )
+    total = math.hypot(*(own for _, own in layers))
+    # Written so that NaN is refused as well.
+    if not abs(total - bound) <= 1e-6 * bound or min(own for _, own in layers) <= 0:
+        raise SettingError(
+            f"bounds of layers that together are {total}",
+            f"{bound}, the root of the sum of their squares, and all of them positive",
+            "Take max_grad_norm / sqrt(number of layers) for each.",
+        )
 
 
 def _release(optimizer: _Optimizer) -> None:
