@@ -84,7 +84,9 @@ class SpectralDPOptimizer(DPOptimizer):  # type: ignore[misc]
         self.order = order
         layers = [(self.params, self.max_grad_norm)] if layers is None else layers
         _check_layers(layers, self.params, self.max_grad_norm)
-        self.shares = [(list(layer), bound / self.max_grad_norm) for layer, bound in layers]
+        self.shares: list[tuple[list[Any], float]] = [
+            (list(layer), bound / self.max_grad_norm) for layer, bound in layers
+        ]
         self.distributed = distributed
 
     def clip_and_accumulate(self) -> None:
