@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import fnmatch
 import math
+import os
+import pickle
 import warnings
 from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, cast, get_args
 
 import torch
@@ -39,7 +42,8 @@ from spectral_dp._mechanism import (
 )
 from spectral_dp._projections import Projection, PublicSubspace
 from spectral_dp._samplers import fibres
-from tenfold import SettingError, UnknownNameError
+from tenfold import CheckpointError, SettingError, UnknownNameError
+from tenfold.experiment import write_whole
 
 Spectrum = Mapping[str, Projection]
 Bounds = list[tuple[list[nn.Parameter], float]]
@@ -65,6 +69,7 @@ class SpectralPrivacyEngine(PrivacyEngine):  # type: ignore[misc]
             warnings.filterwarnings("ignore", message="Secure RNG turned off")
             super().__init__(accountant=accountant)
         self.not_private = not_private
+        self._distributed = False
 
     def make_private(
         self,
@@ -152,7 +157,8 @@ class SpectralPrivacyEngine(PrivacyEngine):  # type: ignore[misc]
                 "noise from the operating system, which nobody can replay",
                 "Leave it out, or make the engine with not_private=True in a test.",
             )
-        distributed = isinstance(module, DifferentiallyPrivateDistributedDataParallel)
+        # Opacus would look for it in the ghost module.
+        distributed = self._distributed = isinstance(module, DifferentiallyPrivateDistributedDataParallel)
         model = cast(nn.Module, module.module) if distributed else module
         _check_module(module, optimizer, grad_sample_mode)
         _check_loader(data_loader)
@@ -264,6 +270,50 @@ class SpectralPrivacyEngine(PrivacyEngine):  # type: ignore[misc]
             warnings.warn("this engine is for tests: its trainings are not private", stacklevel=2)
         return float(super().get_epsilon(delta)) if len(self.accountant) else 0.0
 
+    def save_checkpoint(self, *, path: str | os.PathLike[str], **kwargs: Any) -> None:
+        """Save the accountant, the model and the optimizer; the file is whole or not there.
+
+        Parameters
+        ----------
+        path : path
+        **kwargs
+            As in Opacus: ``module``, and ``optimizer`` and others if wanted.
+
+        Raises
+        ------
+        OutputError
+            The file cannot be written. An older one is left as it was.
+        """
+
+        def write(temporary: Path) -> None:
+            super(SpectralPrivacyEngine, self).save_checkpoint(path=temporary, **kwargs)
+
+        write_whole(Path(path), write)
+
+    def load_checkpoint(self, *, path: str | os.PathLike[str], **kwargs: Any) -> dict[str, Any]:
+        """Restore what `save_checkpoint` saved. Files from others can run code: load your own.
+
+        Parameters
+        ----------
+        path : path
+        **kwargs
+            As in Opacus: ``module``, and ``optimizer`` and others if they were saved.
+
+        Raises
+        ------
+        CheckpointError
+            The file is missing, or not a whole checkpoint.
+        """
+        try:
+            restored: dict[str, Any] = super().load_checkpoint(path=path, **kwargs)
+        except (OSError, EOFError, pickle.UnpicklingError, KeyError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{os.fspath(path)}: {error}",
+                "a whole checkpoint of this model",
+                "Take an older one; the steps since then are spent all the same.",
+            ) from error
+        return restored
+
     def _prepare_criterion(self, *, optimizer: Any, **kwargs: Any) -> DPLossFastGradientClipping:
         return super()._prepare_criterion(optimizer=GhostPasses(optimizer), **kwargs)
 
@@ -280,7 +330,7 @@ class SpectralPrivacyEngine(PrivacyEngine):  # type: ignore[misc]
             # Who can replay torch.manual_seed must not know the batches: amplification needs them secret.
             self.secure_rng = torch.Generator()
             self.secure_rng.seed()
-        if poisson_sampling and distributed:
+        if poisson_sampling and self._distributed:
             return self._part(data_loader, **kwargs)
         prepared: DataLoader[Any] = super()._prepare_data_loader(
             data_loader, poisson_sampling=poisson_sampling, distributed=False, **kwargs
@@ -321,8 +371,8 @@ class SpectralPrivacyEngine(PrivacyEngine):  # type: ignore[misc]
     ) -> SpectralDPOptimizer | SpectralDPOptimizerFastGradientClipping:
         kwargs |= {
             "generator": noise_generator,
-            "distributed": distributed,
-            "expected_batch_size": expected if distributed else expected_batch_size,  # Opacus's is a part's
+            "distributed": self._distributed,
+            "expected_batch_size": expected if self._distributed else expected_batch_size,
         }
         if grad_sample_mode == "ghost":
             return SpectralDPOptimizerFastGradientClipping(optimizer, **kwargs)
