@@ -111,7 +111,7 @@ class SpectralConv2d(nn.Module):
             nn.init.uniform_(self.bias, -bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the layer to ``x`` of shape (samples, in_channels, *image)."""
+        """Apply the layer to ``x`` of shape ``(samples, in_channels, *image)``."""
         if x.shape[1:] != (self.in_channels, *self.image):
             raise SettingError(
                 f"an input of shape {tuple(x.shape)}",
@@ -127,9 +127,9 @@ class SpectralConv2d(nn.Module):
         Parameters
         ----------
         x : Tensor
-            Inputs, of shape (samples, in_channels, *image).
+            Inputs, of shape ``(samples, in_channels, *image)``.
         d : Tensor
-            Gradients of the outputs without bias, of shape (samples, out_channels, *output).
+            Gradients of the outputs without bias, of shape ``(samples, out_channels, *output)``.
         """
         if not len(x):
             return torch.zeros_like(self.weight)
