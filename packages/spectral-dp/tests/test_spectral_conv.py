@@ -161,7 +161,7 @@ def release(samples: Tensor, draws: int, noise: float, projection: Projection, o
     )
     (GradSampleModule(layer, loss_reduction="sum")(x)[:, 0] * d).sum().backward()
     optimizer.clip_and_accumulate()
-    layer.weight.summed_grad = layer.weight.summed_grad[:1].expand_as(layer.weight)
+    layer.weight.summed_grad = layer.weight.summed_grad.view(draws, -1)[0].repeat(draws)
     optimizer.add_noise()
     assert layer.weight.grad is not None
     return layer.weight.grad.flatten(1)

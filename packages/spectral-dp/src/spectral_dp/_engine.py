@@ -366,6 +366,7 @@ class SpectralPrivacyEngine(PrivacyEngine):  # type: ignore[misc]
         expected_batch_size: float,
         distributed: bool = False,
         layers: Bounds | None = None,
+        order: Order,
         expected: int,
         **kwargs: Any,
     ) -> SpectralDPOptimizer | SpectralDPOptimizerFastGradientClipping:
@@ -376,7 +377,7 @@ class SpectralPrivacyEngine(PrivacyEngine):  # type: ignore[misc]
         }
         if grad_sample_mode == "ghost":
             return SpectralDPOptimizerFastGradientClipping(optimizer, **kwargs)
-        return SpectralDPOptimizer(optimizer, layers=layers, **kwargs)
+        return SpectralDPOptimizer(optimizer, layers=layers, order=order, **kwargs)
 
 
 def _check_amounts(noise_multiplier: float, max_grad_norm: object, clipping: str) -> None:

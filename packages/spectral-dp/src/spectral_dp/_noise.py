@@ -55,16 +55,17 @@ def add_entropy_normal_(total: Tensor, std: float) -> None:
     std : float
         Standard deviation of what is added.
     """
-    deviates = _deviates()
-    for part in total.view(-1).split(2 * PAIRS):
+    pairs = min(PAIRS, (total.numel() + 1) // 2)
+    deviates = _deviates(pairs)
+    for part in total.view(-1).split(2 * pairs) if pairs else ():
         part.copy_(next(deviates)[: len(part)].mul_(std).add_(part.cpu()))
 
 
-def _deviates() -> Iterator[Tensor]:
-    """Yield blocks of deviates, all in the same memory."""
+def _deviates(pairs: int) -> Iterator[Tensor]:
+    """Yield blocks of twice as many deviates, all in the same memory."""
     stream = Cipher(ChaCha20(os.urandom(32), nonce=bytes(16)), mode=None).encryptor()
-    zeros, bits = bytes(16 * PAIRS), np.empty((2, PAIRS), dtype=np.uint64)
-    uniform, deviates = torch.empty(2, 2, PAIRS, dtype=torch.float64)
+    zeros, bits = bytes(16 * pairs), np.empty((2, pairs), dtype=np.uint64)
+    uniform, deviates = torch.empty(2, 2, pairs, dtype=torch.float64)
     while True:
         stream.update_into(zeros, bits.data.cast("B"))
         np.right_shift(bits, np.uint64(11), out=bits)

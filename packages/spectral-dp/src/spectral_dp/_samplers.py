@@ -119,7 +119,7 @@ def linear_norm_sample(
     x, d = _positions(activations[0].to(backprops.dtype)), _positions(backprops)
     norms: Norms = {}
     if layer.weight.requires_grad:
-        norms[layer.weight] = _outer_norms(_filtered(x, projection), d)
+        norms[layer.weight] = _outer_norms(x, d, projection)
     if layer.bias is not None and layer.bias.requires_grad:
         norms[layer.bias] = d.sum(1).norm(dim=1)
     return norms
@@ -149,13 +149,12 @@ def conv_norm_sample(
         Parameter to norms, of shape (samples,).
     """
     n, groups = len(backprops), layer.groups
-    channels = layer.in_channels // groups
     norms: Norms = {}
     if layer.weight.requires_grad and n:
         patches = _patches(layer, activations[0].to(backprops.dtype))
-        x = patches.view(n * groups, channels, -1, patches.shape[2]).permute(0, 3, 1, 2)
+        x = patches.reshape(n * groups, -1, patches.shape[2]).transpose(1, 2)
         d = backprops.reshape(n * groups, layer.out_channels // groups, -1).transpose(1, 2)
-        by_group = _outer_norms(_filtered(x, projection).flatten(2), d)
+        by_group = _outer_norms(x, d, projection, layer.in_channels // groups)
         norms[layer.weight] = by_group.view(n, groups).norm(dim=1)
     elif layer.weight.requires_grad:
         norms[layer.weight] = backprops.new_zeros(0)
@@ -198,7 +197,7 @@ def circulant_norm_sample(
             norms[layer.weight] = (inputs * outputs * weights).sum(1).div(layer.block).sqrt()
         else:
             gradients = circulant_grad_sample(layer, [x], d)[layer.weight]
-            norms[layer.weight] = _filtered(gradients, projection).flatten(1).norm(dim=1)
+            norms[layer.weight] = _norms(_filtered(gradients, projection), len(gradients))
     if layer.bias is not None and layer.bias.requires_grad:
         norms[layer.bias] = d.sum(1).norm(dim=1)
     return norms
@@ -239,7 +238,7 @@ def spectral_conv_norm_sample(
         norms[layer.weight] = (energy @ columns @ rows).div(height * width).sqrt()
     elif layer.weight.requires_grad:
         gradients = spectral_conv_grad_sample(layer, activations, backprops)[layer.weight]
-        norms[layer.weight] = _filtered(gradients, projection).flatten(1).norm(dim=1)
+        norms[layer.weight] = _norms(_filtered(gradients, projection), len(gradients))
     if layer.bias is not None and layer.bias.requires_grad:
         norms[layer.bias] = backprops.sum((2, 3)).norm(dim=1)
     return norms
@@ -285,21 +284,29 @@ def _positions(x: Tensor) -> Tensor:
     return x.reshape(len(x), x[0].numel() // x.shape[-1] if len(x) else 1, x.shape[-1])
 
 
-def _filtered(x: Tensor, projection: Projection | None) -> Tensor:
-    return x if projection is None else projection(x)
+def _filtered(x: Tensor, projection: Projection | None, channels: int = 1) -> Tensor:
+    """Return `x`, of shape (..., inputs), or what has the norms of its projection."""
+    return x if projection is None else projection.coefficients(x.unflatten(-1, (channels, -1)))
 
 
-def _outer_norms(x: Tensor, d: Tensor) -> Tensor:
-    """Return the norms of ``sum_t d_t x_t'`` for x (samples, positions, inputs), d alike with outputs."""
-    positions = x.shape[1]
+def _outer_norms(x: Tensor, d: Tensor, projection: Projection | None, channels: int = 1) -> Tensor:
+    """Return the norms of ``sum_t d_t (P x_t)'`` for x (samples, positions, inputs), d alike with outputs."""
+    samples, positions, inputs = x.shape
     norms: Tensor
     if positions == 1:
-        norms = d[:, 0].norm(dim=1) * x[:, 0].norm(dim=1)
-    elif 2 * positions**2 <= x.shape[2] * d.shape[2]:
-        products = (x @ x.transpose(1, 2)) * (d @ d.transpose(1, 2))
+        norms = d[:, 0].norm(dim=1) * _norms(_filtered(x, projection, channels), samples)
+    elif 2 * positions**2 <= inputs * d.shape[2]:
+        filtered = _filtered(x, projection, channels).reshape(samples, positions, -1)
+        products = (filtered @ filtered.transpose(1, 2)) * (d @ d.transpose(1, 2))
         norms = products.sum((1, 2)).clamp(min=0).sqrt()
     else:
-        norms = (d.transpose(1, 2) @ x).flatten(1).norm(dim=1)
+        gradients = d.transpose(1, 2) @ x
+        norms = _norms(_filtered(gradients, projection, channels), samples)
+    return norms
+
+
+def _norms(x: Tensor, samples: int) -> Tensor:
+    norms: Tensor = x.reshape(samples, x.numel() // max(1, samples)).norm(dim=1)
     return norms
 
 
