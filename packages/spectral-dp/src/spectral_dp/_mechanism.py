@@ -65,6 +65,7 @@ class SpectralDPOptimizer(DPOptimizer):  # type: ignore[misc]
     ------
     SettingError
         `layers` does not have every parameter once, or its bounds do not add up.
+        Or, in ``step``, a layer saw another number of samples than the others.
     DivergedError
         In ``step``, in every process, before noise is added and the step is charged: a per-sample
         gradient is not finite.
@@ -91,6 +92,7 @@ class SpectralDPOptimizer(DPOptimizer):  # type: ignore[misc]
 
     def clip_and_accumulate(self) -> None:
         """Filter the per-sample gradients if that comes first, clip them and add them up."""
+        check_counts([len(self._get_flat_grad_sample(p)) for p in self.params], self.params)
         for layer, share in self.shares:
             samples = [self._samples(p) for p in layer]
             norms = torch.stack([g.flatten(1).norm(dim=1) for g in samples]).norm(dim=0)
@@ -133,7 +135,8 @@ class SpectralDPOptimizerFastGradientClipping(DPOptimizerFastGradientClipping): 
         In ``step``, in every process, before noise is added and the step is charged: the gradient is
         not finite.
     SettingError
-        In ``step``: `max_grad_norm` is no longer that which the gradient was clipped to.
+        In ``step``: `max_grad_norm` is no longer that which the gradient was clipped to, or a parameter
+        is trained that was frozen before, whose gradient nothing clips.
     """
 
     def __init__(
@@ -149,6 +152,7 @@ class SpectralDPOptimizerFastGradientClipping(DPOptimizerFastGradientClipping): 
         self.order = order
         self.distributed = distributed
         self.clipped_to = self.max_grad_norm
+        self.clipped = set(self.params)
         self.waits_for_step = False
 
     def zero_grad(self, set_to_none: bool = False) -> None:
@@ -163,6 +167,12 @@ class SpectralDPOptimizerFastGradientClipping(DPOptimizerFastGradientClipping): 
                 f"max_grad_norm became {self.max_grad_norm}",
                 f"{self.clipped_to}, which ghost clipping goes on using",
                 'Schedule the bound with grad_sample_mode="hooks".',
+            )
+        if not self.clipped.issuperset(self.params):
+            raise SettingError(
+                "parameters that were frozen, or not there, when the model was made private",
+                "those of then: ghost clipping does not see others",
+                "Choose what to train first, then call make_private.",
             )
         for p in self.params:
             if self.order == "filter-clip-noise" and p in self.projections:
@@ -213,6 +223,18 @@ class GhostPasses:
             )
         self.optimizer.zero_grad()
         self.optimizer.waits_for_step = True
+
+
+def check_counts(counts: Sequence[int], params: Sequence[nn.Parameter]) -> None:
+    """Raise `SettingError` unless every parameter has the same number of per-sample gradients."""
+    if len(set(counts)) > 1:
+        least = min(counts)
+        shape = tuple(params[counts.index(least)].shape)
+        raise SettingError(
+            f"a batch of {least} for the parameter of shape {shape} and of {max(counts)} for another",
+            "layers that all see every sample of the batch once",
+            "Give inputs that samples share, such as position_ids, to each: ids.expand(len(x), -1).",
+        )
 
 
 _Optimizer = SpectralDPOptimizer | SpectralDPOptimizerFastGradientClipping
