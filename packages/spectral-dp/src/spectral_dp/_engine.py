@@ -417,6 +417,12 @@ def _check_module(module: nn.Module, optimizer: Optimizer, grad_sample_mode: str
                 "zeros, which per-sample gradients are computed for",
                 "Pad in a layer of its own, for instance nn.CircularPad2d.",
             )
+        if isinstance(layer, nn.Embedding) and (layer.max_norm or layer.scale_grad_by_freq or layer.sparse):
+            raise SettingError(
+                f"the embedding {name!r} has max_norm, scale_grad_by_freq or sparse gradients",
+                "rows that change by the noised update alone, and dense gradients sample by sample",
+                "Leave the option out.",
+            )
         for own, parameter in layer.named_parameters(recurse=False):
             if parameter.is_complex():
                 raise SettingError(

@@ -10,6 +10,7 @@ from opacus.grad_sample import GradSampleModuleFastGradientClipping
 from opacus.grad_sample.grad_sample_module_fast_gradient_clipping import GradSampleHooksFastGradientClipping
 from torch import Tensor, nn
 
+from spectral_dp._mechanism import check_counts
 from spectral_dp._projections import Projection
 from spectral_dp._samplers import NORM_SAMPLERS, Norms, NormSampler
 
@@ -27,6 +28,11 @@ class SpectralGhostModule(GradSampleModuleFastGradientClipping):  # type: ignore
         Of the layers whose weights are filtered before clipping, bound to them.
     **kwargs
         Those of ``opacus.grad_sample.GradSampleModuleFastGradientClipping``.
+
+    Raises
+    ------
+    SettingError
+        In the backward pass: a layer saw another number of samples than the others.
     """
 
     def __init__(self, m: nn.Module, *, projections: Mapping[nn.Module, Projection], **kwargs: Any) -> None:
@@ -36,6 +42,12 @@ class SpectralGhostModule(GradSampleModuleFastGradientClipping):  # type: ignore
             self, "NORM_SAMPLERS", {**GradSampleHooksFastGradientClipping.NORM_SAMPLERS, **samplers}
         )
         super().__init__(m, **kwargs)
+
+    def get_norm_sample(self) -> Tensor:
+        """Return the norm of every sample's gradient, over all parameters together."""
+        check_counts([len(p._norm_sample) for p in self.trainable_parameters], self.trainable_parameters)
+        norms: Tensor = super().get_norm_sample()
+        return norms
 
 
 def _sample(

@@ -66,6 +66,7 @@ class SpectralDPOptimizer(DPOptimizer):  # type: ignore[misc]
     ------
     SettingError
         `layers` does not have every parameter once, or its bounds do not add up.
+        Or, in ``step``, a layer saw another number of samples than the others.
     DivergedError
         In ``step``, in every process, before noise is added and the step is charged: a per-sample
         gradient is not finite.
@@ -95,6 +96,7 @@ class SpectralDPOptimizer(DPOptimizer):  # type: ignore[misc]
 
         The sums of filtered gradients are those of their coefficients.
         """
+        check_counts([len(self._get_flat_grad_sample(p)) for p in self.params], self.params)
         for layer, share in self.shares:
             samples = [self._samples(p) for p in layer]
             norms = torch.stack([g.norm(dim=1) for g in samples]).norm(dim=0)
@@ -145,7 +147,8 @@ class SpectralDPOptimizerFastGradientClipping(DPOptimizerFastGradientClipping): 
         In ``step``, in every process, before noise is added and the step is charged: the gradient is
         not finite.
     SettingError
-        In ``step``: `max_grad_norm` is no longer that which the gradient was clipped to.
+        In ``step``: `max_grad_norm` is no longer that which the gradient was clipped to, or a parameter
+        is trained that was frozen before, whose gradient nothing clips.
     """
 
     def __init__(
@@ -159,6 +162,7 @@ class SpectralDPOptimizerFastGradientClipping(DPOptimizerFastGradientClipping): 
         self.projections = dict(projections)
         self.distributed = distributed
         self.clipped_to = self.max_grad_norm
+        self.clipped = set(self.params)
         self.waits_for_step = False
 
     def zero_grad(self, set_to_none: bool = False) -> None:
@@ -173,6 +177,12 @@ class SpectralDPOptimizerFastGradientClipping(DPOptimizerFastGradientClipping): 
                 f"max_grad_norm became {self.max_grad_norm}",
                 f"{self.clipped_to}, which ghost clipping goes on using",
                 'Schedule the bound with grad_sample_mode="hooks".',
+            )
+        if not self.clipped.issuperset(self.params):
+            raise SettingError(
+                "parameters that were frozen, or not there, when the model was made private",
+                "those of then: ghost clipping does not see others",
+                "Choose what to train first, then call make_private.",
             )
         super().accumulate()
         self.waits_for_step = False
@@ -222,6 +232,18 @@ class GhostPasses:
             )
         self.optimizer.zero_grad()
         self.optimizer.waits_for_step = True
+
+
+def check_counts(counts: Sequence[int], params: Sequence[nn.Parameter]) -> None:
+    """Raise `SettingError` unless every parameter has the same number of per-sample gradients."""
+    if len(set(counts)) > 1:
+        least = min(counts)
+        shape = tuple(params[counts.index(least)].shape)
+        raise SettingError(
+            f"a batch of {least} for the parameter of shape {shape} and of {max(counts)} for another",
+            "layers that all see every sample of the batch once",
+            "Give inputs that samples share, such as position_ids, to each: ids.expand(len(x), -1).",
+        )
 
 
 _Optimizer = SpectralDPOptimizer | SpectralDPOptimizerFastGradientClipping

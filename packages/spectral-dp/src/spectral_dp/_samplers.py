@@ -15,7 +15,11 @@ For a block-circulant layer with one position
 with m the mask and w_f = 1 at the constant and the Nyquist frequency, 2 elsewhere. It needs a mask: with
 any other projection, or with several positions, the gradient is formed, which is small here.
 
-Opacus has norm samplers for ``nn.Linear`` and ``nn.Embedding`` alone, without a filter.
+An embedding adds up the d_t of every token: |g|^2 is the sum of d_s . d_t over the pairs of positions
+that hold the same token.
+
+Opacus has norm samplers for ``nn.Linear`` and ``nn.Embedding`` alone, without a filter, and that of
+the embedding fails for gradients whose memory is not contiguous, as most encoders give.
 """
 
 from __future__ import annotations
@@ -244,6 +248,37 @@ def spectral_conv_norm_sample(
     return norms
 
 
+def embedding_norm_sample(
+    layer: nn.Embedding, activations: list[Tensor], backprops: Tensor, projection: Projection | None = None
+) -> Norms:
+    """Return the norms of the per-sample gradients of an embedding.
+
+    Parameters
+    ----------
+    layer : nn.Embedding
+    activations : list of Tensor
+        One tensor, the tokens, of shape (samples, ...).
+    backprops : Tensor
+        Shape (samples, ..., embedding_dim).
+    projection : None
+        Embeddings are not filtered.
+
+    Returns
+    -------
+    dict
+        Parameter to norms, of shape (samples,).
+    """
+    if not layer.weight.requires_grad:
+        return {}
+    d = _positions(backprops)
+    tokens = activations[0].reshape(d.shape[:2])
+    same = tokens.unsqueeze(1) == tokens.unsqueeze(2)
+    if layer.padding_idx is not None:
+        same &= (tokens != layer.padding_idx).unsqueeze(1)
+    squares = (same * (d @ d.transpose(1, 2))).sum((1, 2))
+    return {layer.weight: squares.clamp(min=0).sqrt()}
+
+
 @register_norm_sampler(BlockCirculantLinear)  # type: ignore[untyped-decorator]
 def _circulant_norm_sample(
     layer: BlockCirculantLinear, activations: list[Tensor], backprops: Tensor
@@ -260,6 +295,7 @@ NORM_SAMPLERS: dict[type[nn.Module], NormSampler] = {
     nn.Linear: linear_norm_sample,
     nn.Conv1d: conv_norm_sample,
     nn.Conv2d: conv_norm_sample,
+    nn.Embedding: embedding_norm_sample,
     BlockCirculantLinear: circulant_norm_sample,
     SpectralConv2d: spectral_conv_norm_sample,
 }
