@@ -44,7 +44,6 @@ METHODS = {
 CONTROLS = ("dp-sgd", "low-passed", "pooled", "last-layer")
 SUBSPACES = ("subspace", "pooled-subspace")
 KERNEL_RATIO = 0.6
-PUBLIC_IMAGES = 5000
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,7 @@ def _subspaces(
 
     handles = [layer.register_forward_pre_hook(watch(name)) for name, layer in layers.items()]
     with torch.no_grad():
-        model(public.x[:PUBLIC_IMAGES])
+        model(public.x)
     for handle in handles:
         handle.remove()
     return {

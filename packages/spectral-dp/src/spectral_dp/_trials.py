@@ -9,12 +9,23 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from spectral_dp._methods import Examples, Training, accuracy, inputs, pretrain, quietly, spectrum, train
+from spectral_dp._methods import (
+    SUBSPACES,
+    Examples,
+    Training,
+    accuracy,
+    inputs,
+    pretrain,
+    quietly,
+    spectrum,
+    train,
+)
 from spectral_dp._planning import noise_multiplier
 from spectral_dp.models import build
 from tenfold import SettingError, data
 
 PUBLIC = {"mnist-5k": "fashion-mnist", "mnist": "fashion-mnist", "fashion-mnist": "mnist"}
+PUBLIC_IMAGES = 5000
 
 
 @dataclass(frozen=True)
@@ -107,7 +118,10 @@ def fit(
     with quietly():
         torch.manual_seed(seed)
         model = deepcopy(first)
-        public = splits.public and inputs(method, splits.public, ratio)
+        public = None
+        if splits.public is not None and method in SUBSPACES:
+            few = Examples(splits.public.x[:PUBLIC_IMAGES], splits.public.y[:PUBLIC_IMAGES])
+            public = inputs(method, few, ratio)
         projections = spectrum(method, model, public, ratio, rank)
         model, spent = train(method, model, projections, inputs(method, splits.train, ratio), how)
     return Trained(model, spent, method, ratio)
