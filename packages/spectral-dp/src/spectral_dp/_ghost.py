@@ -1,4 +1,15 @@
-"""Ghost clipping with filtered norms: Opacus's module, with the norm samplers of this package."""
+"""Ghost clipping with filtered norms, in one backward pass.
+
+Opacus's ghost clipping goes through the model twice: a backward pass for the norms, whose gradients of
+the parameters are thrown away, and one of the loss weighted by the clipping factors c_i. Samples do not
+mix, so that in the second pass the gradient d_i of every layer's output is merely c_i d_i. Here one pass
+down to the outputs of the layers gives the d_i; their norms and factors follow, and each layer's
+parameters get their gradient from c_i d_i by that layer alone (the book-keeping of Bu et al., "Differentially
+Private Optimization on Large Foundation Models", ICML 2023). It costs the memory of the d_i, a batch's
+activations once more, and never that of a batch of parameters.
+
+Recurrent layers, which one forward pass calls many times, take Opacus's two passes.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +17,14 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+import torch
 from opacus.grad_sample import GradSampleModuleFastGradientClipping
 from opacus.grad_sample.grad_sample_module_fast_gradient_clipping import GradSampleHooksFastGradientClipping
+from opacus.utils.fast_gradient_clipping_utils import (
+    DPLossFastGradientClipping,
+    DPTensorFastGradientClipping,
+)
+from opacus.utils.module_utils import requires_grad
 from torch import Tensor, nn
 
 from spectral_dp._projections import Projection
@@ -36,6 +53,88 @@ class SpectralGhostModule(GradSampleModuleFastGradientClipping):  # type: ignore
             self, "NORM_SAMPLERS", {**GradSampleHooksFastGradientClipping.NORM_SAMPLERS, **samplers}
         )
         super().__init__(m, **kwargs)
+        self._outputs: dict[nn.Module, Any] = {}
+
+    def capture_activations_hook(self, module: nn.Module, forward_input: Any, forward_output: Any) -> None:
+        """Keep a layer's output beside its inputs."""
+        super().capture_activations_hook(module, forward_input, forward_output)
+        if self.hooks_enabled and module.training and torch.is_grad_enabled() and requires_grad(module):
+            self._outputs[module] = forward_output
+
+    def take_outputs(self) -> dict[nn.Module, Tensor] | None:
+        """Return, and forget, the outputs of the layers in the last forward pass.
+
+        Returns
+        -------
+        dict or None
+            None unless every parameter took part once, through an output whose rows are samples.
+        """
+        outputs = dict(self._outputs)
+        self._outputs.clear()
+        once = all(p._forward_counter == 1 for p in self.trainable_parameters)
+        rows = self.batch_first and all(isinstance(z, Tensor) for z in outputs.values())
+        return outputs if once and rows else None
+
+    def set_clipped_gradients(self, losses: Tensor, outputs: dict[nn.Module, Tensor]) -> None:
+        """Set every parameter's gradient to that of the losses, each times its clipping factor.
+
+        Parameters
+        ----------
+        losses : Tensor
+            Shape (samples,).
+        outputs : dict
+            From `take_outputs`; emptied.
+        """
+        self.disable_hooks()
+        try:
+            backprops = list(
+                torch.autograd.grad(
+                    losses.sum(), list(outputs.values()), retain_graph=True, materialize_grads=True
+                )
+            )
+        finally:
+            self.enable_hooks()
+        for layer, d in zip(outputs, backprops, strict=True):
+            self.capture_backprops_hook(layer, (), (d,), loss_reduction="sum", batch_first=True)
+        factors = self.get_clipping_coef()
+        while outputs:
+            layer, z = outputs.popitem()
+            weighted = torch.einsum("n,n...->n...", factors, backprops.pop())
+            whole = type(layer) not in self.GRAD_SAMPLERS
+            parameters = [p for p in layer.parameters(recurse=whole) if p.requires_grad]
+            clipped = torch.autograd.grad(z, parameters, weighted, materialize_grads=True)
+            for p, gradient in zip(parameters, clipped, strict=True):
+                p.grad = gradient
+
+
+class GhostLoss(DPLossFastGradientClipping):  # type: ignore[misc]
+    """A criterion whose ``backward()`` leaves clipped gradients, in one pass where the model allows it.
+
+    Called as the criterion is.
+
+    Parameters
+    ----------
+    *args
+        Those of ``opacus.utils.fast_gradient_clipping_utils.DPLossFastGradientClipping``, with a
+        `SpectralGhostModule`.
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> DPTensorFastGradientClipping:
+        """Return the losses of a batch."""
+        loss = super().__call__(*args, **kwargs)
+        return _Losses(loss.module, loss.optimizer, loss.loss_per_sample, loss.loss_reduction)
+
+
+class _Losses(DPTensorFastGradientClipping):  # type: ignore[misc]
+    """The losses of a batch. Sums and multiples of them are Opacus's, and take its two passes."""
+
+    def backward(self) -> None:
+        outputs = self.module.take_outputs()
+        if outputs is None:
+            super().backward()
+        else:
+            self.optimizer.zero_grad()
+            self.module.set_clipped_gradients(self.loss_per_sample, outputs)
 
 
 def _sample(
