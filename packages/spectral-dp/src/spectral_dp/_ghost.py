@@ -47,13 +47,15 @@ class SpectralGhostModule(GradSampleModuleFastGradientClipping):  # type: ignore
     """
 
     def __init__(self, m: nn.Module, *, projections: Mapping[nn.Module, Projection], **kwargs: Any) -> None:
-        samplers = {kind: partial(_sample, own, dict(projections)) for kind, own in NORM_SAMPLERS.items()}
+        samplers = {kind: partial(self._sample, own) for kind, own in NORM_SAMPLERS.items()}
         # Set before the hooks are made, and on the instance: Opacus looks them up through self.
         object.__setattr__(
             self, "NORM_SAMPLERS", {**GradSampleHooksFastGradientClipping.NORM_SAMPLERS, **samplers}
         )
         super().__init__(m, **kwargs)
+        self._projections = dict(projections)
         self._outputs: dict[nn.Module, Any] = {}
+        self._coefficients: dict[nn.Module, Tensor] = {}
 
     def capture_activations_hook(self, module: nn.Module, forward_input: Any, forward_output: Any) -> None:
         """Keep a layer's output beside its inputs."""
@@ -99,12 +101,34 @@ class SpectralGhostModule(GradSampleModuleFastGradientClipping):  # type: ignore
         factors = self.get_clipping_coef()
         while outputs:
             layer, z = outputs.popitem()
-            weighted = torch.einsum("n,n...->n...", factors, backprops.pop())
-            whole = type(layer) not in self.GRAD_SAMPLERS
-            parameters = [p for p in layer.parameters(recurse=whole) if p.requires_grad]
-            clipped = torch.autograd.grad(z, parameters, weighted, materialize_grads=True)
-            for p, gradient in zip(parameters, clipped, strict=True):
+            self._set_gradients(layer, z, torch.einsum("n,n...->n...", factors, backprops.pop()))
+
+    def _set_gradients(self, layer: nn.Module, output: Tensor, backprops: Tensor) -> None:
+        """Set the gradients of a layer's parameters, given that of its output."""
+        whole = type(layer) not in self.GRAD_SAMPLERS
+        parameters = {name: p for name, p in layer.named_parameters(recurse=whole) if p.requires_grad}
+        if layer in self._coefficients:
+            # sum_i c_i d_i (B x_i)' B: what the filter removes, which is not clipped, does not arise.
+            d, x = backprops.flatten(0, -2), self._coefficients.pop(layer).flatten(0, -2)
+            weight = parameters.pop("weight")
+            weight.grad = self._projections[layer].expand(d.T @ x).view_as(weight)
+        if parameters:
+            gradients = torch.autograd.grad(
+                output, list(parameters.values()), backprops, materialize_grads=True
+            )
+            for p, gradient in zip(parameters.values(), gradients, strict=True):
                 p.grad = gradient
+
+    def _sample(
+        self, sampler: NormSampler, layer: nn.Module, activations: list[Tensor], backprops: Tensor
+    ) -> Norms:
+        projection = self._projections.get(layer)
+        if projection is None or not isinstance(layer, nn.Linear):
+            return sampler(layer, activations, backprops, projection)
+        # An isometry of the projection's range, with fewer entries.
+        x = activations[0].to(backprops.dtype)
+        self._coefficients[layer] = projection.coefficients(x).view(*x.shape[:-1], projection.rank)
+        return sampler(layer, [self._coefficients[layer]], backprops, None)
 
 
 class GhostLoss(DPLossFastGradientClipping):  # type: ignore[misc]
@@ -116,7 +140,7 @@ class GhostLoss(DPLossFastGradientClipping):  # type: ignore[misc]
     ----------
     *args
         Those of ``opacus.utils.fast_gradient_clipping_utils.DPLossFastGradientClipping``, with a
-        `SpectralGhostModule`.
+        `SpectralGhostModule` and, as the optimizer, `GhostPasses`.
     """
 
     def __call__(self, *args: Any, **kwargs: Any) -> DPTensorFastGradientClipping:
@@ -135,13 +159,3 @@ class _Losses(DPTensorFastGradientClipping):  # type: ignore[misc]
         else:
             self.optimizer.zero_grad()
             self.module.set_clipped_gradients(self.loss_per_sample, outputs)
-
-
-def _sample(
-    sampler: NormSampler,
-    projections: Mapping[nn.Module, Projection],
-    layer: nn.Module,
-    activations: list[Tensor],
-    backprops: Tensor,
-) -> Norms:
-    return sampler(layer, activations, backprops, projections.get(layer))

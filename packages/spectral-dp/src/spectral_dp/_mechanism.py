@@ -11,6 +11,10 @@ range and none outside: what is saved is the noise outside, and what clipping wo
 the order "filter-clip-noise". In the paper's order, "clip-noise-filter", S = sum_i c_i g_i with
 c_i = min(1, C / |g_i|).
 
+P = B' B with orthonormal rows B, and B z is standard normal as z is. So the release is computed as
+B' (B S + sigma C z) with z for the kept coefficients alone. Whatever S has outside P's range, rounded or
+not, ends up under the noise or nowhere.
+
 The paper adds complex noise to a spectrum, which takes care with the symmetric halves, the constant
 and the Nyquist frequency. Real noise in the parameters' own coordinates needs none.
 
@@ -157,7 +161,7 @@ class SpectralDPOptimizerFastGradientClipping(DPOptimizerFastGradientClipping): 
         super().zero_grad(set_to_none)
 
     def accumulate(self) -> None:
-        """Add the clipped gradient to the sums, filtered if that comes first."""
+        """Add the clipped gradient to the sums."""
         if self.max_grad_norm != self.clipped_to:
             raise SettingError(
                 f"max_grad_norm became {self.max_grad_norm}",
@@ -165,11 +169,8 @@ class SpectralDPOptimizerFastGradientClipping(DPOptimizerFastGradientClipping): 
                 'Schedule the bound with grad_sample_mode="hooks".',
             )
         for p in self.params:
-            if self.order == "filter-clip-noise" and p in self.projections:
-                # Before the noise: a filter afterwards alone would leave the rounding of what it
-                # removes, which is not clipped, outside its range and without noise.
-                p.grad = self.projections[p](p.grad)
-        super().accumulate()
+            p.summed_grad = p.grad if p.summed_grad is None else p.summed_grad.add_(p.grad)
+            p.grad = None
         self.waits_for_step = False
 
     def add_noise(self) -> None:
@@ -183,10 +184,10 @@ class SpectralDPOptimizerFastGradientClipping(DPOptimizerFastGradientClipping): 
 
 
 class GhostPasses:
-    """What Opacus's loss of two backward passes sees of the optimizer.
+    """What a ghost loss sees of the optimizer.
 
-    Between the passes it calls ``zero_grad`` to forget the gradient of the first one. That would forget
-    the clipped gradient of an earlier batch as well, without a word.
+    Before it computes clipped gradients it calls ``zero_grad`` to forget what Opacus's first pass left.
+    That would forget the clipped gradient of an earlier batch as well, without a word.
 
     Parameters
     ----------
@@ -198,7 +199,7 @@ class GhostPasses:
         self.loss_reduction = optimizer.loss_reduction
 
     def zero_grad(self) -> None:
-        """Forget the gradient of the first pass.
+        """Make room for a clipped gradient.
 
         Raises
         ------
@@ -211,7 +212,7 @@ class GhostPasses:
                 "a step, or optimizer.zero_grad(), after each in ghost mode",
                 "Split large batches by opacus.utils.batch_memory_manager.BatchMemoryManager.",
             )
-        self.optimizer.zero_grad()
+        self.optimizer.zero_grad(set_to_none=True)
         self.optimizer.waits_for_step = True
 
 
@@ -246,9 +247,7 @@ def _release(optimizer: _Optimizer) -> None:
         std = 0.0
     for p in optimizer.params:
         _check_processed_flag(p.summed_grad)
-        released = _noised(p.summed_grad, std, optimizer.generator)
-        if p in optimizer.projections:
-            released = optimizer.projections[p](released)
+        released = _released(p.summed_grad, optimizer.projections.get(p), std, optimizer.generator)
         if optimizer.distributed:
             torch.distributed.all_reduce(released)
         p.grad = released.view_as(p)
@@ -257,7 +256,8 @@ def _release(optimizer: _Optimizer) -> None:
 
 def _check_finite(sums: Sequence[Tensor], distributed: bool) -> None:
     # A sample that is not finite leaves its mark in the sum: its clipping factor is 0 or NaN.
-    broken = ~torch.stack([torch.isfinite(total).all() for total in sums]).all()
+    # And so does an entry in the sum of entries, which is read once.
+    broken = ~torch.isfinite(torch.stack([total.sum() for total in sums])).all()
     if distributed:
         flag = broken.int()
         torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
@@ -282,11 +282,15 @@ def _tell_noise(optimizer: _Optimizer) -> None:
         }
 
 
-def _noised(total: Tensor, std: float, generator: torch.Generator | None) -> Tensor:
+def _released(
+    total: Tensor, projection: Projection | None, std: float, generator: torch.Generator | None
+) -> Tensor:
+    """Return P (S + std z). Without a generator, `total` becomes it where there is no P."""
     if generator is not None and std:
-        replayable: Tensor = _generate_noise(std=std, reference=total, generator=generator)
-        return total + replayable
-    noised = total.clone(memory_format=torch.contiguous_format)
+        # As Opacus draws it, one deviate for each parameter.
+        total = total + _generate_noise(std=std, reference=total, generator=generator)
+        std = 0.0
+    kept = total.contiguous() if projection is None else projection.coefficients(total).contiguous()
     if std:
-        add_entropy_normal_(noised, std)
-    return noised
+        add_entropy_normal_(kept, std)
+    return kept if projection is None else projection.expand(kept)

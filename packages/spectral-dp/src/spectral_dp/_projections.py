@@ -18,7 +18,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import Literal, Self, TypeVar, get_args
 
 import torch
@@ -28,6 +28,9 @@ from tenfold import SettingError, UnknownNameError
 
 Provenance = Literal["fixed", "public", "charged"]
 Bound = TypeVar("Bound", bound="Projection")
+
+# Up to this rank one product with all axes at once is no slower than one for each axis.
+SMALL = 64
 
 
 class Projection(ABC):
@@ -80,10 +83,26 @@ class Projection(ABC):
         Tensor
             Of the shape and type of `x`.
         """
-        coefficients = self.coefficients(x)
-        for axis, basis in enumerate(self.bases(), 1):
-            coefficients = _along(coefficients, basis.to(x).T, axis)
-        return coefficients.reshape(x.shape)
+        return self.expand(self.coefficients(x)).reshape(x.shape)
+
+    def expand(self, coefficients: Tensor) -> Tensor:
+        """Return B' c for every fibre, the adjoint of `coefficients`.
+
+        Parameters
+        ----------
+        coefficients : Tensor
+            Shape ``(fibres, kept along axis 1, ...)`` or with the kept axes flattened.
+
+        Returns
+        -------
+        Tensor
+            Shape ``(fibres, *fibre)``.
+        """
+        bases = _converted(self, coefficients.dtype, coefficients.device)
+        folded = coefficients.reshape(-1, *(len(basis) for basis in bases))
+        for axis, basis in enumerate(bases, 1):
+            folded = _along(folded, basis.T, axis)
+        return folded.reshape(-1, *_bound(self))
 
     def diagonal(self, weight: Tensor) -> Tensor:
         """Return the diagonal of the projection: the share of white noise that each entry keeps.
@@ -126,10 +145,11 @@ class Projection(ABC):
                 f"trailing axes of {size} entries",
                 "Bind the projection to the layer that it filters.",
             )
-        folded = x.reshape(x.numel() // size, *axes)
-        for axis, basis in enumerate(self.bases(), 1):
-            folded = _along(folded, basis.to(x), axis)
-        return folded
+        bases = _converted(self, x.dtype, x.device)
+        folded = x.reshape(x.numel() // size, *(basis.shape[1] for basis in bases))
+        for axis, basis in enumerate(bases, 1):
+            folded = _along(folded, basis, axis)
+        return folded.reshape(-1, *(len(basis) for basis in self.bases()))
 
 
 @dataclass(frozen=True)
@@ -287,6 +307,15 @@ def _checked(projection: Bound, fibres: Sequence[tuple[int, ...]]) -> Bound:
 
 def _along(x: Tensor, matrix: Tensor, axis: int) -> Tensor:
     return (x.movedim(axis, -1) @ matrix.T).movedim(-1, axis)
+
+
+@lru_cache(maxsize=256)
+def _converted(projection: Projection, dtype: torch.dtype, device: torch.device) -> Sequence[Tensor]:
+    """Return the bases in another type; one basis of the whole fibre where that is small."""
+    bases = projection.bases()
+    if projection.rank <= SMALL:
+        bases = [reduce(torch.kron, bases)]
+    return [basis.to(device, dtype) for basis in bases]
 
 
 @lru_cache(maxsize=256)

@@ -6,8 +6,9 @@ of outer products, g = sum_t d_t x_t', and the filter acts on the inputs, P g = 
     |P g|^2 = |d|^2 |P x|^2                        with one position,
     |P g|^2 = sum_st (d_s . d_t) (P x_s . P x_t)   with several: the product of two Gram matrices.
 
-A convolution is the same on its unfolded patches. Where Gram matrices would be larger than the
-gradient, the gradients of that one layer are formed after all, as Opacus's fast gradient clipping does.
+A convolution is the same on its unfolded patches, a few samples at a time. Where Gram matrices would
+take more products than the gradient, the gradients of those samples are formed after all, as those of a
+whole batch are in Opacus's fast gradient clipping.
 For a block-circulant layer with one position
 
     |P g|^2 = (1/k) sum_f w_f m_f (sum_q |X_q(f)|^2) (sum_p |G_p(f)|^2)
@@ -20,7 +21,7 @@ Opacus has norm samplers for ``nn.Linear`` and ``nn.Embedding`` alone, without a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -33,6 +34,9 @@ from spectral_dp._projections import FFTLowPass, Projection
 
 Norms = dict[Tensor, Tensor]
 NormSampler = Callable[[Any, list[Tensor], Tensor, Projection | None], Norms]
+
+# A convolution's patches are many times its inputs: this many at once, which also stay in the cache.
+PART = 1 << 19
 
 
 @register_grad_sampler(BlockCirculantLinear)  # type: ignore[untyped-decorator]
@@ -119,7 +123,10 @@ def linear_norm_sample(
     x, d = _positions(activations[0].to(backprops.dtype)), _positions(backprops)
     norms: Norms = {}
     if layer.weight.requires_grad:
-        norms[layer.weight] = _outer_norms(_filtered(x, projection), d)
+        if projection is not None:
+            # An isometry of the projection's range, with fewer entries.
+            x = projection.coefficients(x).view(*x.shape[:2], projection.rank)
+        norms[layer.weight] = _outer_norms(x, d)
     if layer.bias is not None and layer.bias.requires_grad:
         norms[layer.bias] = d.sum(1).norm(dim=1)
     return norms
@@ -148,17 +155,13 @@ def conv_norm_sample(
     dict
         Parameter to norms, of shape (samples,).
     """
-    n, groups = len(backprops), layer.groups
-    channels = layer.in_channels // groups
     norms: Norms = {}
-    if layer.weight.requires_grad and n:
-        patches = _patches(layer, activations[0].to(backprops.dtype))
-        x = patches.view(n * groups, channels, -1, patches.shape[2]).permute(0, 3, 1, 2)
-        d = backprops.reshape(n * groups, layer.out_channels // groups, -1).transpose(1, 2)
-        by_group = _outer_norms(_filtered(x, projection).flatten(2), d)
-        norms[layer.weight] = by_group.view(n, groups).norm(dim=1)
-    elif layer.weight.requires_grad:
-        norms[layer.weight] = backprops.new_zeros(0)
+    if layer.weight.requires_grad:
+        squares = [
+            _conv_squares(layer, x, d, projection)
+            for x, d in _parts(layer, activations[0].to(backprops.dtype), backprops)
+        ]
+        norms[layer.weight] = torch.cat(squares).sqrt() if squares else backprops.new_zeros(0)
     if layer.bias is not None and layer.bias.requires_grad:
         norms[layer.bias] = backprops.flatten(2).sum(2).norm(dim=1)
     return norms
@@ -291,16 +294,50 @@ def _filtered(x: Tensor, projection: Projection | None) -> Tensor:
 
 def _outer_norms(x: Tensor, d: Tensor) -> Tensor:
     """Return the norms of ``sum_t d_t x_t'`` for x (samples, positions, inputs), d alike with outputs."""
-    positions = x.shape[1]
-    norms: Tensor
-    if positions == 1:
-        norms = d[:, 0].norm(dim=1) * x[:, 0].norm(dim=1)
-    elif 2 * positions**2 <= x.shape[2] * d.shape[2]:
-        products = (x @ x.transpose(1, 2)) * (d @ d.transpose(1, 2))
-        norms = products.sum((1, 2)).clamp(min=0).sqrt()
-    else:
-        norms = (d.transpose(1, 2) @ x).flatten(1).norm(dim=1)
+    if x.shape[1] == 1:
+        return d[:, 0].norm(dim=1) * x[:, 0].norm(dim=1)
+    if _gram_is_cheaper(x.shape[1], x.shape[2], d.shape[2]):
+        return _gram_squares(x, d).sqrt()
+    norms: Tensor = (d.transpose(1, 2) @ x).flatten(1).norm(dim=1)
     return norms
+
+
+def _gram_is_cheaper(positions: int, inputs: int, outputs: int) -> bool:
+    """Whether two Gram matrices take fewer products than a gradient; they are smaller then, too."""
+    return positions * (inputs + outputs) <= inputs * outputs
+
+
+def _gram_squares(x: Tensor, d: Tensor) -> Tensor:
+    squares: Tensor = ((x @ x.transpose(1, 2)) * (d @ d.transpose(1, 2))).sum((1, 2)).clamp(min=0)
+    return squares
+
+
+def _parts(layer: nn.Conv1d | nn.Conv2d, x: Tensor, d: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Split a batch into parts whose patches, and gradients if they are formed, fit into PART entries."""
+    positions = d[0, 0].numel() if len(d) else 1
+    patches = positions * layer.weight[0].numel() * layer.groups
+    size = max(1, PART // max(patches, layer.weight.numel()))
+    return zip(x.split(size), d.split(size), strict=True) if len(d) else iter(())
+
+
+def _conv_squares(
+    layer: nn.Conv1d | nn.Conv2d, images: Tensor, backprops: Tensor, projection: Projection | None
+) -> Tensor:
+    """Return the squared norms of the weight's filtered per-sample gradients, of shape (samples,)."""
+    n, groups = len(images), layer.groups
+    fibres = layer.weight.shape[1:]
+    x = _patches(layer, images).reshape(n * groups, fibres.numel(), -1)
+    d = backprops.reshape(n * groups, layer.out_channels // groups, -1)
+    if _gram_is_cheaper(x.shape[2], x.shape[1], d.shape[1]):
+        x = x.transpose(1, 2)
+        if projection is not None:
+            x = projection.coefficients(x.unflatten(2, fibres)).view(len(x), x.shape[1], -1)
+        return _gram_squares(x, d.transpose(1, 2)).view(n, groups).sum(1)
+    gradients = d @ x.transpose(1, 2)
+    if projection is not None:
+        gradients = projection.coefficients(gradients.unflatten(2, fibres))
+    squares: Tensor = gradients.reshape(n, -1).square().sum(1)
+    return squares
 
 
 def _patches(layer: nn.Conv1d | nn.Conv2d, x: Tensor) -> Tensor:
@@ -317,8 +354,11 @@ def _patches(layer: nn.Conv1d | nn.Conv2d, x: Tensor) -> Tensor:
         totals = [0, 0]
     else:
         totals = [0] * (2 - axes) + [2 * int(size) for size in layer.padding]
-    sides = [size for total in reversed(totals) for size in (total // 2, total - total // 2)]
-    return nn.functional.unfold(nn.functional.pad(x, sides), kernel, dilation=dilation, stride=stride)
+    if any(total % 2 for total in totals):
+        # More on the right, as PyTorch does.
+        x = nn.functional.pad(x, [size for total in reversed(totals) for size in (0, total % 2)])
+    padding = [total // 2 for total in totals]
+    return nn.functional.unfold(x, kernel, dilation=dilation, padding=padding, stride=stride)
 
 
 def _kept(projection: Projection | None, axis: int) -> int | None:
