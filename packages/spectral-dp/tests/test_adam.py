@@ -1,11 +1,19 @@
 import copy
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from spectral_dp import AdamCorrected, DCTLowPass, SpectralPrivacyEngine
+from spectral_dp import (
+    AdamCorrected,
+    DCTLowPass,
+    PublicSubspace,
+    SpectralDPOptimizer,
+    SpectralDPOptimizerFastGradientClipping,
+    SpectralPrivacyEngine,
+)
 from tenfold import SettingError
 
 
@@ -39,6 +47,48 @@ def test_the_second_moment_is_that_of_the_gradient_without_noise() -> None:
     for part, expected in zip(corrected.chunk(10), signal.square().chunk(10), strict=True):
         assert float(part.mean()) == pytest.approx(float(expected.mean()), abs=0.12)
     assert float(state["exp_avg_sq"][:2000].mean()) / unbiased > 3.5  # what Adam would divide by
+
+
+def test_steps_follow_the_signal_where_adam_follows_the_noise() -> None:
+    """Adam's step is lr times the mean over the root mean square, which should not depend on its scale."""
+    signal = torch.tensor([0.5, 2.0], dtype=torch.float64).repeat_interleave(200)
+    taken = {}
+    for kind in (AdamCorrected, torch.optim.Adam):
+        p = nn.Parameter(torch.zeros_like(signal))
+        optimizer = kind([p], lr=1.0, betas=(0.0, 0.999))
+        if isinstance(optimizer, AdamCorrected):
+            optimizer.noise_variance = {p: 1.0}
+        for step, noise in enumerate(gradients(4000, len(p))):
+            if step == 2000:
+                settled = p.detach().clone()
+            p.grad = signal + noise
+            optimizer.step()
+        taken[kind] = (settled - p.detach()).view(2, 200).mean(1) / 2000
+    torch.testing.assert_close(taken[AdamCorrected], torch.ones(2, dtype=torch.float64), rtol=0.05, atol=0)
+    expected = torch.tensor([0.5 / 1.25**0.5, 2 / 5**0.5], dtype=torch.float64)
+    torch.testing.assert_close(taken[torch.optim.Adam], expected, rtol=0.05, atol=0)
+
+
+@pytest.mark.parametrize("kind", [SpectralDPOptimizer, SpectralDPOptimizerFastGradientClipping])
+def test_the_variance_it_is_told_is_that_of_the_gradients_it_gets(kind: Any) -> None:
+    rows = torch.linalg.qr(torch.randn(6, 2, dtype=torch.float64))[0].T
+    rows = torch.cat([rows, torch.zeros(2, 2, dtype=torch.float64)], dim=1)  # two inputs get no noise at all
+    p = nn.Parameter(torch.zeros(20_000, 8))
+    adam = AdamCorrected([p], lr=0.0)
+    optimizer = kind(
+        adam,
+        noise_multiplier=3.0,
+        max_grad_norm=0.5,
+        expected_batch_size=5,
+        projections={p: PublicSubspace(rows, "public")},
+    )
+    p.grad_sample, p.grad = torch.zeros(1, *p.shape), torch.zeros_like(p)
+    optimizer.step()
+    told = adam.noise_variance[p]
+    assert told.shape == p.shape
+    torch.testing.assert_close(p.grad.square().mean(0), told[0], rtol=0.06, atol=1e-12)
+    assert not told[:, 6:].any()
+    assert float(told[0].sum()) == pytest.approx(2 * (3 * 0.5 / 5) ** 2)
 
 
 def test_the_floor_bounds_the_step() -> None:

@@ -46,7 +46,7 @@ def test_a_step_is_as_private_as_claimed(projection: Projection, order: Order) -
         parameter.grad_sample = torch.zeros(len(gradients), draws, SIZE)
         parameter.grad_sample[:, 0] = gradients
         optimizer.clip_and_accumulate()
-        parameter.summed_grad = parameter.summed_grad[:1].expand(draws, SIZE)
+        parameter.summed_grad = parameter.summed_grad.view(draws, -1)[0].repeat(draws)
         optimizer.add_noise()
         assert parameter.grad is not None
         return parameter.grad

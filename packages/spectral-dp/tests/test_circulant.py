@@ -57,6 +57,13 @@ def test_layers_of_a_model_are_replaced_all_or_none() -> None:
     assert model(torch.ones(3, 8)).shape == (3, 4)
 
 
+def test_a_layer_that_is_used_twice_is_replaced_twice() -> None:
+    model = nn.Sequential(first := nn.Linear(6, 6), nn.Tanh(), first, nn.Sequential(first))
+    convert_to_block_circulant(model, {"0": 3})
+    assert isinstance(model[0], BlockCirculantLinear)
+    assert model[0] is model[2] is model[3][0]
+
+
 @pytest.mark.parametrize("sizes", [(0, 4, 2), (4, 4, 0), (4, 3, 5)])
 def test_impossible_sizes_are_refused(sizes: tuple[int, int, int]) -> None:
     with pytest.raises(SettingError, match="blocks of"):

@@ -267,7 +267,7 @@ def test_accumulated_samples_are_filtered_and_clipped_one_by_one() -> None:
         optimizer = optimizer_for(parameter, 0.0, PROJECTIONS["dct 0.3"])
         parameter.grad_sample = grad_sample
         optimizer.clip_and_accumulate()
-        sums.append(parameter.summed_grad)
+        sums.append(PROJECTIONS["dct 0.3"].expand(parameter.summed_grad, (1, BLOCK)))
     torch.testing.assert_close(sums[0], clip(PROJECTIONS["dct 0.3"](samples)).sum(0))
     torch.testing.assert_close(sums[1], sums[0])
 

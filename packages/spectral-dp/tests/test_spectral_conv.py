@@ -2,17 +2,22 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from opacus.grad_sample import GradSampleModule
 from torch import Tensor, nn
 
 from spectral_dp import (
     DCTLowPass,
     FFTLowPass,
+    Projection,
     SpectralConv2d,
+    SpectralDPOptimizer,
     SpectralPrivacyEngine,
     convert_to_spectral_conv,
     to_spectral_conv,
 )
+from spectral_dp._mechanism import Order
 from spectral_dp._samplers import spectral_conv_grad_sample, spectral_conv_norm_sample
+from spectral_dp.audit import check_clipping, single_step_audit
 from tenfold import SettingError
 
 SMALL = st.integers(1, 3)
@@ -129,6 +134,103 @@ def test_both_modes_of_the_engine_take_it_alike(order: str) -> None:
     change = (ends[0][0].weight - convert_to_spectral_conv(net(), {"0": (6, 6)})[0].weight).detach()
     assert change.shape == (3, 1, 13, 13)
     torch.testing.assert_close(FFTLowPass(0.5, (13, 13))(change), change, rtol=0, atol=1e-5)
+
+
+IMAGE, KERNEL, LAGS, BOUND = 3, 2, 4, 0.5
+ORDERS: list[Order] = ["filter-clip-noise", "clip-noise-filter"]
+
+
+@torch.enable_grad()
+def release(samples: Tensor, draws: int, noise: float, projection: Projection, order: Order) -> Tensor:
+    """Return what the layer's optimizer releases, of shape (draws, LAGS**2), from rows of (image, gradient).
+
+    Output channels are noised and filtered apart: each is a draw. The samples reach the first, whose
+    clipped sum is then that of all.
+    """
+    x = samples[:, : IMAGE**2].reshape(-1, 1, IMAGE, IMAGE)
+    d = samples[:, IMAGE**2 : IMAGE**2 + KERNEL**2].reshape(-1, KERNEL, KERNEL)
+    layer = SpectralConv2d(1, draws, (KERNEL, KERNEL), (IMAGE, IMAGE), bias=False)
+    optimizer = SpectralDPOptimizer(
+        torch.optim.SGD(layer.parameters(), lr=1.0),
+        noise_multiplier=noise,
+        max_grad_norm=BOUND,
+        expected_batch_size=None,
+        loss_reduction="sum",
+        projections={layer.weight: projection},
+        order=order,
+    )
+    (GradSampleModule(layer, loss_reduction="sum")(x)[:, 0] * d).sum().backward()
+    optimizer.clip_and_accumulate()
+    layer.weight.summed_grad = layer.weight.summed_grad.view(draws, -1)[0].repeat(draws)
+    optimizer.add_noise()
+    assert layer.weight.grad is not None
+    return layer.weight.grad.flatten(1)
+
+
+def canaries() -> dict[str, Tensor]:
+    """Images and gradients that are constant, alternating and slow waves."""
+    t = torch.arange(4.0)
+    waves = {
+        "constant": torch.ones(4),
+        "Nyquist": (-1) ** t,
+        "cosine": (torch.pi * t / 2).cos(),
+        "sine": (torch.pi * t / 2).sin(),
+    }
+    return {
+        name: torch.cat(
+            [
+                torch.outer(w[:IMAGE], w[:IMAGE]).flatten(),
+                torch.outer(w[:KERNEL], w[:KERNEL]).flatten(),
+                torch.zeros(3),
+            ]
+        )
+        for name, w in waves.items()
+    }
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("ratio", [0.5, 1.0])
+def test_a_step_on_all_lags_is_as_private_as_claimed(ratio: float, order: Order) -> None:
+    projection = FFTLowPass(ratio, (LAGS, LAGS))
+    found = single_step_audit(
+        lambda samples, draws: release(samples, draws, 1.0, projection, order),
+        dimension=LAGS**2,
+        max_grad_norm=BOUND,
+        noise_multiplier=1.0,
+        canaries=canaries()
+        if ratio == 1
+        else {name: c for name, c in canaries().items() if name != "Nyquist"},
+        subspace=torch.kron(*projection.bases()).T,
+        batch=3,
+    )
+    assert found.dimension == projection.rank == (16 if ratio == 1 else 9)
+    assert found.mu == pytest.approx(1, rel=0.02)
+    assert found.findings() == []
+    if ratio == 1:  # a huge image takes all of the bound
+        assert max(canary.norm for canary in found.canaries) == pytest.approx(1, abs=0.03)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_no_image_contributes_more_than_the_bound(order: Order) -> None:
+    projection = FFTLowPass(0.5, (LAGS, LAGS))
+    found = check_clipping(
+        lambda samples: release(samples, 1, 0.0, projection, order)[0],
+        dimension=LAGS**2,
+        max_grad_norm=BOUND,
+    )
+    assert found.findings() == []
+    if order == "filter-clip-noise":
+        assert found.worst == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("ratio", [0.5, 1.0])
+def test_the_kernel_has_the_filtered_noise_of_its_lags(ratio: float) -> None:
+    projection, draws = FFTLowPass(ratio, (LAGS, LAGS)), 50_000
+    noise = release(torch.zeros(1, LAGS**2), draws, 1.0, projection, "filter-clip-noise")
+    kernel = noise.view(draws, LAGS, LAGS)[:, :KERNEL, :KERNEL].flatten(1)
+    filters = projection(torch.eye(LAGS**2)).view(LAGS, LAGS, LAGS, LAGS)
+    expected = filters[:KERNEL, :KERNEL, :KERNEL, :KERNEL].reshape(KERNEL**2, KERNEL**2)
+    torch.testing.assert_close(kernel.T @ kernel / draws / BOUND**2, expected, rtol=0, atol=0.04)
 
 
 def test_empty_batches_have_no_gradient() -> None:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from spectral_dp._conversion import replace_layers
 from tenfold import SettingError
 
 
@@ -170,18 +171,4 @@ def convert_to_block_circulant(model: nn.Module, blocks: dict[str, int]) -> nn.M
         A name is not that of an ``nn.Linear`` inside the model, or its block is too large. No layer is
         replaced then.
     """
-    layers = dict(model.named_modules())
-    replacements = {}
-    for name, block in blocks.items():
-        linear = layers.get(name)
-        if type(linear) is not nn.Linear or not name:
-            raise SettingError(
-                f"{name!r} names {type(linear).__name__ if name in layers else 'nothing'}",
-                "the name of an nn.Linear inside the model",
-                "See model.named_modules().",
-            )
-        replacements[name] = to_block_circulant(linear, block)
-    for name, layer in replacements.items():
-        parent, _, child = name.rpartition(".")
-        setattr(layers[parent], child, layer)
-    return model
+    return replace_layers(model, nn.Linear, blocks, to_block_circulant)

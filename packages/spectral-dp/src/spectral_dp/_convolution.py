@@ -20,7 +20,7 @@ most of it: expect less accuracy than from a filter on the kernel of an ``nn.Con
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_input
 
+from spectral_dp._conversion import replace_layers
 from tenfold import SettingError
 
 
@@ -110,7 +111,7 @@ class SpectralConv2d(nn.Module):
             nn.init.uniform_(self.bias, -bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the layer to ``x`` of shape (samples, in_channels, *image)."""
+        """Apply the layer to ``x`` of shape ``(samples, in_channels, *image)``."""
         if x.shape[1:] != (self.in_channels, *self.image):
             raise SettingError(
                 f"an input of shape {tuple(x.shape)}",
@@ -126,9 +127,9 @@ class SpectralConv2d(nn.Module):
         Parameters
         ----------
         x : Tensor
-            Inputs, of shape (samples, in_channels, *image).
+            Inputs, of shape ``(samples, in_channels, *image)``.
         d : Tensor
-            Gradients of the outputs without bias, of shape (samples, out_channels, *output).
+            Gradients of the outputs without bias, of shape ``(samples, out_channels, *output)``.
         """
         if not len(x):
             return torch.zeros_like(self.weight)
@@ -212,7 +213,7 @@ def to_spectral_conv(conv: nn.Conv2d, image: tuple[int, int]) -> SpectralConv2d:
     return layer.train(conv.training)
 
 
-def convert_to_spectral_conv(model: nn.Module, images: Mapping[str, Sequence[int]]) -> nn.Module:
+def convert_to_spectral_conv(model: nn.Module, images: Mapping[str, tuple[int, int]]) -> nn.Module:
     """Replace convolutions of `model` by spectral ones, in place.
 
     Parameters
@@ -232,18 +233,4 @@ def convert_to_spectral_conv(model: nn.Module, images: Mapping[str, Sequence[int
         A name is not that of an ``nn.Conv2d`` inside the model, or as `to_spectral_conv`. No layer is
         replaced then.
     """
-    layers = dict(model.named_modules())
-    replacements = {}
-    for name, (height, width) in images.items():
-        conv = layers.get(name)
-        if type(conv) is not nn.Conv2d or not name:
-            raise SettingError(
-                f"{name!r} names {type(conv).__name__ if name in layers else 'nothing'}",
-                "the name of an nn.Conv2d inside the model",
-                "See model.named_modules().",
-            )
-        replacements[name] = to_spectral_conv(conv, (height, width))
-    for name, layer in replacements.items():
-        parent, _, child = name.rpartition(".")
-        setattr(layers[parent], child, layer)
-    return model
+    return replace_layers(model, nn.Conv2d, images, to_spectral_conv)

@@ -367,6 +367,7 @@ class SpectralPrivacyEngine(PrivacyEngine):  # type: ignore[misc]
         expected_batch_size: float,
         distributed: bool = False,
         layers: Bounds | None = None,
+        order: Order,
         expected: int,
         **kwargs: Any,
     ) -> SpectralDPOptimizer | SpectralDPOptimizerFastGradientClipping:
@@ -377,7 +378,7 @@ class SpectralPrivacyEngine(PrivacyEngine):  # type: ignore[misc]
         }
         if grad_sample_mode == "ghost":
             return SpectralDPOptimizerFastGradientClipping(optimizer, **kwargs)
-        return SpectralDPOptimizer(optimizer, layers=layers, **kwargs)
+        return SpectralDPOptimizer(optimizer, layers=layers, order=order, **kwargs)
 
 
 def _check_amounts(noise_multiplier: float, max_grad_norm: object, clipping: str) -> None:
@@ -416,6 +417,12 @@ def _check_module(module: nn.Module, optimizer: Optimizer, grad_sample_mode: str
                 f"layer {name!r} pads with padding_mode={layer.padding_mode!r}",
                 "zeros, which per-sample gradients are computed for",
                 "Pad in a layer of its own, for instance nn.CircularPad2d.",
+            )
+        if isinstance(layer, nn.Embedding) and (layer.max_norm or layer.scale_grad_by_freq or layer.sparse):
+            raise SettingError(
+                f"the embedding {name!r} has max_norm, scale_grad_by_freq or sparse gradients",
+                "rows that change by the noised update alone, and dense gradients sample by sample",
+                "Leave the option out.",
             )
         for own, parameter in layer.named_parameters(recurse=False):
             if parameter.is_complex():

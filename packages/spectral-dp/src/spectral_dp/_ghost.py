@@ -27,8 +27,10 @@ from opacus.utils.fast_gradient_clipping_utils import (
 from opacus.utils.module_utils import requires_grad
 from torch import Tensor, nn
 
+from spectral_dp._mechanism import check_counts
 from spectral_dp._projections import Projection
 from spectral_dp._samplers import NORM_SAMPLERS, Norms, NormSampler
+from tenfold import SettingError
 
 
 class SpectralGhostModule(GradSampleModuleFastGradientClipping):  # type: ignore[misc]
@@ -44,6 +46,11 @@ class SpectralGhostModule(GradSampleModuleFastGradientClipping):  # type: ignore
         Of the layers whose weights are filtered before clipping, bound to them.
     **kwargs
         Those of ``opacus.grad_sample.GradSampleModuleFastGradientClipping``.
+
+    Raises
+    ------
+    SettingError
+        In the backward pass: a layer saw another number of samples than the others.
     """
 
     def __init__(self, m: nn.Module, *, projections: Mapping[nn.Module, Projection], **kwargs: Any) -> None:
@@ -62,6 +69,12 @@ class SpectralGhostModule(GradSampleModuleFastGradientClipping):  # type: ignore
         super().capture_activations_hook(module, forward_input, forward_output)
         if self.hooks_enabled and module.training and torch.is_grad_enabled() and requires_grad(module):
             self._outputs[module] = forward_output
+
+    def get_norm_sample(self) -> Tensor:
+        """Return the norm of every sample's gradient, over all parameters together."""
+        check_counts([len(p._norm_sample) for p in self.trainable_parameters], self.trainable_parameters)
+        norms: Tensor = super().get_norm_sample()
+        return norms
 
     def take_outputs(self) -> dict[nn.Module, Tensor] | None:
         """Return, and forget, the outputs of the layers in the last forward pass.
@@ -86,6 +99,11 @@ class SpectralGhostModule(GradSampleModuleFastGradientClipping):  # type: ignore
             Shape (samples,).
         outputs : dict
             From `take_outputs`; emptied.
+
+        Raises
+        ------
+        SettingError
+            There is not one loss for each sample that the layers saw.
         """
         self.disable_hooks()
         try:
@@ -99,6 +117,12 @@ class SpectralGhostModule(GradSampleModuleFastGradientClipping):  # type: ignore
         for layer, d in zip(outputs, backprops, strict=True):
             self.capture_backprops_hook(layer, (), (d,), loss_reduction="sum", batch_first=True)
         factors = self.get_clipping_coef()
+        if losses.shape != factors.shape:
+            raise SettingError(
+                f"losses of shape {tuple(losses.shape)} for {len(factors)} samples",
+                "one loss for each sample that the layers saw",
+                "Let the first axis of every layer's input be that of the samples.",
+            )
         while outputs:
             layer, z = outputs.popitem()
             self._set_gradients(layer, z, torch.einsum("n,n...->n...", factors, backprops.pop()))
@@ -111,7 +135,7 @@ class SpectralGhostModule(GradSampleModuleFastGradientClipping):  # type: ignore
             # sum_i c_i d_i (B x_i)' B: what the filter removes, which is not clipped, does not arise.
             d, x = backprops.flatten(0, -2), self._coefficients.pop(layer).flatten(0, -2)
             weight = parameters.pop("weight")
-            weight.grad = self._projections[layer].expand(d.T @ x).view_as(weight)
+            weight.grad = self._projections[layer].expand(d.T @ x, weight.shape)
         if parameters:
             gradients = torch.autograd.grad(
                 output, list(parameters.values()), backprops, materialize_grads=True

@@ -1,19 +1,16 @@
 """The mechanism: optimizers that release a filtered, noised sum of clipped per-sample gradients.
 
-With per-sample gradients g_i, the bound C, the noise multiplier sigma and a projection P a layer,
+With per-sample gradients g_i, the bound C, the noise multiplier sigma and a projection P a layer, whose
+range has the orthonormal basis B, P = B' B,
 
     S = sum_i c_i P g_i,   c_i = min(1, C / |P g_i|),   the norm taken over all layers together,
-    release P (S + sigma C z),   z standard normal in the coordinates of the real parameters.
+    release B' (B S + sigma C z),   z standard normal in the coordinates of P's range.
 
-Adding or removing a sample moves S by at most C, so that S + sigma C z is the Gaussian mechanism and P
-after it is post-processing. The filtered noise has the variance sigma^2 C^2 in every direction of P's
-range and none outside: what is saved is the noise outside, and what clipping would spend there. That is
-the order "filter-clip-noise". In the paper's order, "clip-noise-filter", S = sum_i c_i g_i with
+Adding or removing a sample moves B S by C at most, so that B S + sigma C z is the Gaussian mechanism and B'
+after it is post-processing. It is distributed as P (S + sigma C z') with noise z' on every parameter, but
+draws less, and nothing that P removes, not even its rounding, is released without noise. That is the
+order "filter-clip-noise". In the paper's order, "clip-noise-filter", S = sum_i c_i g_i with
 c_i = min(1, C / |g_i|).
-
-P = B' B with orthonormal rows B, and B z is standard normal as z is. So the release is computed as
-B' (B S + sigma C z) with z for the kept coefficients alone. Whatever S has outside P's range, rounded or
-not, ends up under the noise or nowhere.
 
 The paper adds complex noise to a spectrum, which takes care with the symmetric halves, the constant
 and the Nyquist frequency. Real noise in the parameters' own coordinates needs none.
@@ -69,6 +66,7 @@ class SpectralDPOptimizer(DPOptimizer):  # type: ignore[misc]
     ------
     SettingError
         `layers` does not have every parameter once, or its bounds do not add up.
+        Or, in ``step``, a layer saw another number of samples than the others.
     DivergedError
         In ``step``, in every process, before noise is added and the step is charged: a per-sample
         gradient is not finite.
@@ -94,15 +92,25 @@ class SpectralDPOptimizer(DPOptimizer):  # type: ignore[misc]
         self.distributed = distributed
 
     def clip_and_accumulate(self) -> None:
-        """Filter the per-sample gradients if that comes first, clip them and add them up."""
+        """Filter the per-sample gradients if that comes first, clip them and add them up.
+
+        The sums of filtered gradients are those of their coefficients.
+        """
+        check_counts([len(self._get_flat_grad_sample(p)) for p in self.params], self.params)
         for layer, share in self.shares:
             samples = [self._samples(p) for p in layer]
-            norms = torch.stack([g.flatten(1).norm(dim=1) for g in samples]).norm(dim=0)
+            norms = torch.stack([g.norm(dim=1) for g in samples]).norm(dim=0)
             factors = (share * self.max_grad_norm / (norms + 1e-6)).clamp(max=1.0)
             for p, gradients in zip(layer, samples, strict=True):
-                total = torch.einsum("n,n...", factors, gradients).view_as(p)
+                total = factors @ gradients
                 p.summed_grad = total if p.summed_grad is None else p.summed_grad + total
                 _mark_as_processed(p.grad_sample)
+
+    def coefficients(self, p: Any) -> Tensor:
+        """Return B S of a parameter that is filtered."""
+        total: Tensor = p.summed_grad
+        filtered = self.order == "filter-clip-noise"
+        return total if filtered else self.projections[p].coefficients(total.view_as(p))
 
     def add_noise(self) -> None:
         """Add noise to the sums and filter the result."""
@@ -114,12 +122,14 @@ class SpectralDPOptimizer(DPOptimizer):  # type: ignore[misc]
         _tell_noise(self)
 
     def _samples(self, p: Any) -> Tensor:
-        """Return the per-sample gradients of `p`, of shape (samples, 1, *p)."""
+        """Return the per-sample gradients of `p`, or their coefficients, in a row each."""
         _check_processed_flag(p.grad_sample)
         samples: Tensor = self._get_flat_grad_sample(p).to(p.dtype)
+        width = p.numel()
         if self.order == "filter-clip-noise" and p in self.projections:
-            samples = self.projections[p](samples)
-        return samples.unsqueeze(1)
+            width = width // self.projections[p].size * self.projections[p].rank
+            return self.projections[p].coefficients(samples).reshape(len(samples), width)
+        return samples.reshape(len(samples), width)
 
 
 class SpectralDPOptimizerFastGradientClipping(DPOptimizerFastGradientClipping):  # type: ignore[misc]
@@ -127,7 +137,7 @@ class SpectralDPOptimizerFastGradientClipping(DPOptimizerFastGradientClipping): 
 
     Parameters
     ----------
-    *args, **kwargs, projections, order, distributed
+    *args, **kwargs, projections, distributed
         As for `SpectralDPOptimizer`. The norms that the loss is weighted by come from
         `SpectralGhostModule`, which must have the same projections.
 
@@ -137,22 +147,22 @@ class SpectralDPOptimizerFastGradientClipping(DPOptimizerFastGradientClipping): 
         In ``step``, in every process, before noise is added and the step is charged: the gradient is
         not finite.
     SettingError
-        In ``step``: `max_grad_norm` is no longer that which the gradient was clipped to.
+        In ``step``: `max_grad_norm` is no longer that which the gradient was clipped to, or a parameter
+        is trained that was frozen before, whose gradient nothing clips.
     """
 
     def __init__(
         self,
         *args: Any,
         projections: Mapping[nn.Parameter, Projection],
-        order: Order = "filter-clip-noise",
         distributed: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.projections = dict(projections)
-        self.order = order
         self.distributed = distributed
         self.clipped_to = self.max_grad_norm
+        self.clipped = set(self.params)
         self.waits_for_step = False
 
     def zero_grad(self, set_to_none: bool = False) -> None:
@@ -168,10 +178,20 @@ class SpectralDPOptimizerFastGradientClipping(DPOptimizerFastGradientClipping): 
                 f"{self.clipped_to}, which ghost clipping goes on using",
                 'Schedule the bound with grad_sample_mode="hooks".',
             )
+        if not self.clipped.issuperset(self.params):
+            raise SettingError(
+                "parameters that were frozen, or not there, when the model was made private",
+                "those of then: ghost clipping does not see others",
+                "Choose what to train first, then call make_private.",
+            )
         for p in self.params:
             p.summed_grad = p.grad if p.summed_grad is None else p.summed_grad.add_(p.grad)
             p.grad = None
         self.waits_for_step = False
+
+    def coefficients(self, p: Any) -> Tensor:
+        """Return B S of a parameter that is filtered."""
+        return self.projections[p].coefficients(p.summed_grad)
 
     def add_noise(self) -> None:
         """Add noise to the sums and filter the result."""
@@ -216,6 +236,18 @@ class GhostPasses:
         self.optimizer.waits_for_step = True
 
 
+def check_counts(counts: Sequence[int], params: Sequence[nn.Parameter]) -> None:
+    """Raise `SettingError` unless every parameter has the same number of per-sample gradients."""
+    if len(set(counts)) > 1:
+        least = min(counts)
+        shape = tuple(params[counts.index(least)].shape)
+        raise SettingError(
+            f"a batch of {least} for the parameter of shape {shape} and of {max(counts)} for another",
+            "layers that all see every sample of the batch once",
+            "Give inputs that samples share, such as position_ids, to each: ids.expand(len(x), -1).",
+        )
+
+
 _Optimizer = SpectralDPOptimizer | SpectralDPOptimizerFastGradientClipping
 
 
@@ -240,24 +272,34 @@ def _check_layers(
 
 
 def _release(optimizer: _Optimizer) -> None:
-    """Set the gradients to P (S + sigma C z), with S the sum over all processes."""
+    """Set the gradients to B' (B S + sigma C z), with S the sum over all processes."""
     _check_finite([p.summed_grad for p in optimizer.params], optimizer.distributed)
     std = optimizer.noise_multiplier * optimizer.max_grad_norm
     if optimizer.distributed and torch.distributed.get_rank() > 0:
         std = 0.0
     for p in optimizer.params:
         _check_processed_flag(p.summed_grad)
-        released = _released(p.summed_grad, optimizer.projections.get(p), std, optimizer.generator)
+        projection = optimizer.projections.get(p)
+        total = p.summed_grad if projection is None else optimizer.coefficients(p)
+        released = (
+            total.clone(memory_format=torch.contiguous_format) if projection is None else total.contiguous()
+        )
+        if std and optimizer.generator is None:
+            add_entropy_normal_(released, std)
+        elif std:
+            noise: Tensor = _generate_noise(std=std, reference=p.detach(), generator=optimizer.generator)
+            released += (noise if projection is None else projection.coefficients(noise)).view_as(released)
         if optimizer.distributed:
             torch.distributed.all_reduce(released)
+        if projection is not None:
+            released = projection.expand(released, p.shape)
         p.grad = released.view_as(p)
         _mark_as_processed(p.summed_grad)
 
 
 def _check_finite(sums: Sequence[Tensor], distributed: bool) -> None:
     # A sample that is not finite leaves its mark in the sum: its clipping factor is 0 or NaN.
-    # And so does an entry in the sum of entries, which is read once.
-    broken = ~torch.isfinite(torch.stack([total.sum() for total in sums])).all()
+    broken = ~torch.isfinite(torch.stack([total.sum() for total in sums]).sum())
     if distributed:
         flag = broken.int()
         torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
@@ -280,17 +322,3 @@ def _tell_noise(optimizer: _Optimizer) -> None:
             p: std**2 * (optimizer.projections[p].diagonal(p) if p in optimizer.projections else 1.0)
             for p in optimizer.params
         }
-
-
-def _released(
-    total: Tensor, projection: Projection | None, std: float, generator: torch.Generator | None
-) -> Tensor:
-    """Return P (S + std z). Without a generator, `total` becomes it where there is no P."""
-    if generator is not None and std:
-        # As Opacus draws it, one deviate for each parameter.
-        total = total + _generate_noise(std=std, reference=total, generator=generator)
-        std = 0.0
-    kept = total.contiguous() if projection is None else projection.coefficients(total).contiguous()
-    if std:
-        add_entropy_normal_(kept, std)
-    return kept if projection is None else projection.expand(kept)

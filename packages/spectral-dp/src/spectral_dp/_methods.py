@@ -7,8 +7,8 @@ the filter. Hence the controls: DP-SGD on inputs that are low-passed to the same
 when the start is a network trained on public data, of its last layer alone.
 
 What no treatment of the inputs can do is to filter the gradient of a hidden layer while the forward pass
-stays whole. That is "subspace": the first layer low-passed, and every other layer's gradient projected on
-the directions in which its inputs vary most on public images.
+stays whole. That is "subspace": every layer's gradient but the first's is projected on the directions in
+which its inputs vary most on public images. The first is low-passed, or sees pooled inputs.
 """
 
 from __future__ import annotations
@@ -38,9 +38,11 @@ METHODS = {
     "last-layer": "control: DP-SGD of the last layer alone",
     "filter": "filter: gradients low-passed",
     "subspace": "subspace: first layer low-passed, others on public directions",
+    "pooled-subspace": "subspace: inputs pooled, layers after the first on public directions",
     "paper": "the paper's preset, correctly noised",
 }
 CONTROLS = ("dp-sgd", "low-passed", "pooled", "last-layer")
+SUBSPACES = ("subspace", "pooled-subspace")
 KERNEL_RATIO = 0.6
 PUBLIC_IMAGES = 5000
 
@@ -73,7 +75,7 @@ def inputs(method: str, examples: Examples, ratio: float) -> Examples:
     x = examples.x
     if method == "low-passed":
         x = FFTLowPass(ratio, tuple(x.shape[2:]))(x)
-    elif method == "pooled":
+    elif method in ("pooled", "pooled-subspace"):
         x = F.avg_pool2d(x, 2)
     return Examples(x, examples.y)
 
@@ -84,24 +86,23 @@ def spectrum(
     """Return the projections of a method's layers.
 
     The first layer, when it is linear, is low-passed as an image, a convolution's kernel along its axes;
-    the others, of "subspace" alone, keep `rank` directions of their inputs on `public` images.
+    the others, of `SUBSPACES` alone, keep `rank` directions of their inputs on `public` images.
     """
     layers = {name: layer for name, layer in model.named_modules() if type(layer) in (nn.Linear, nn.Conv2d)}
-    if method not in ("filter", "subspace"):
-        return {}
-    chosen: dict[str, Projection] = {
-        name: DCTLowPass(KERNEL_RATIO)
-        for name, layer in layers.items()
-        if isinstance(layer, nn.Conv2d) and max(layer.kernel_size) > 1
-    }
     first, layer = next(iter(layers.items()))
-    if isinstance(layer, nn.Linear) and math.isqrt(layer.in_features) ** 2 == layer.in_features:
-        size = math.isqrt(layer.in_features)
-        chosen[first] = FFTLowPass(ratio, (size, size))
-    if method == "subspace" and public is not None:
-        found = _subspaces(model, layers, public, rank)
-        chosen |= {name: basis for name, basis in found.items() if name != first or first not in chosen}
-    if not chosen:
+    chosen: dict[str, Projection] = {}
+    if method in ("filter", "subspace"):
+        chosen = {
+            name: DCTLowPass(KERNEL_RATIO)
+            for name, layer in layers.items()
+            if isinstance(layer, nn.Conv2d) and max(layer.kernel_size) > 1
+        }
+        if isinstance(layer, nn.Linear) and math.isqrt(layer.in_features) ** 2 == layer.in_features:
+            size = math.isqrt(layer.in_features)
+            chosen[first] = FFTLowPass(ratio, (size, size))
+    if method in SUBSPACES and public is not None:
+        chosen |= _subspaces(model, {name: layers[name] for name in layers if name != first}, public, rank)
+    if method not in CONTROLS and method != "paper" and not chosen:
         raise SettingError(
             f"the method {method} with layers that are neither images nor kernels",
             "a convolution, or a first layer that sees a square image",

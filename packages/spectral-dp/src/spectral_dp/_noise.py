@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 from torch import Tensor
 
 # Small enough for the cache: fresh memory for a whole gradient costs more than the deviates in it.
-PAIRS = 1 << 14
+PAIRS = 1 << 13
 
 
 def entropy_normal(shape: Sequence[int]) -> Tensor:
@@ -55,24 +55,23 @@ def add_entropy_normal_(total: Tensor, std: float) -> None:
     std : float
         Standard deviation of what is added.
     """
-    pairs = max(1, min(PAIRS, (total.numel() + 1) // 2))
+    pairs = min(PAIRS, (total.numel() + 1) // 2)
     deviates = _deviates(pairs)
-    for part in total.view(-1).split(2 * pairs):
+    for part in total.view(-1).split(2 * pairs) if pairs else ():
         part.copy_(next(deviates)[: len(part)].mul_(std).add_(part.cpu()))
 
 
 def _deviates(pairs: int) -> Iterator[Tensor]:
-    """Yield blocks of twice `pairs` deviates, all in the same memory."""
+    """Yield blocks of twice as many deviates, all in the same memory."""
     stream = Cipher(ChaCha20(os.urandom(32), nonce=bytes(16)), mode=None).encryptor()
     zeros, bits = bytes(16 * pairs), np.empty((2, pairs), dtype=np.uint64)
     uniform, deviates = torch.empty(2, 2, pairs, dtype=torch.float64)
     while True:
         stream.update_into(zeros, bits.data.cast("B"))
         np.right_shift(bits, np.uint64(11), out=bits)
-        uniform.copy_(torch.from_numpy(bits.view(np.int64)))
         # Half a step from zero and one: the logarithm is finite.
-        radius = uniform[0].add_(0.5).mul_(2.0**-53).log_().mul_(-2).sqrt_()
-        angle = uniform[1].mul_(2 * math.pi * 2.0**-53)
+        uniform.copy_(torch.from_numpy(bits.view(np.int64))).add_(0.5).mul_(2.0**-53)
+        radius, angle = uniform[0].log_().mul_(-2).sqrt_(), uniform[1].mul_(2 * math.pi)
         torch.cos(angle, out=deviates[0]).mul_(radius)
         torch.sin(angle, out=deviates[1]).mul_(radius)
         yield deviates.view(-1)

@@ -18,7 +18,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache, reduce
+from functools import cached_property, lru_cache
 from typing import Literal, Self, TypeVar, get_args
 
 import torch
@@ -28,9 +28,8 @@ from tenfold import SettingError, UnknownNameError
 
 Provenance = Literal["fixed", "public", "charged"]
 Bound = TypeVar("Bound", bound="Projection")
-
-# Up to this rank one product with all axes at once is no slower than one for each axis.
 SMALL = 64
+"""Entries of a fibre up to which one product with the basis of all its axes is faster than one an axis."""
 
 
 class Projection(ABC):
@@ -83,26 +82,25 @@ class Projection(ABC):
         Tensor
             Of the shape and type of `x`.
         """
-        return self.expand(self.coefficients(x)).reshape(x.shape)
+        return self.expand(self.coefficients(x), x.shape)
 
-    def expand(self, coefficients: Tensor) -> Tensor:
-        """Return B' c for every fibre, the adjoint of `coefficients`.
+    def expand(self, coefficients: Tensor, shape: Sequence[int]) -> Tensor:
+        """Return B' c: the tensor of fibres whose `coefficients` these are.
 
         Parameters
         ----------
         coefficients : Tensor
-            Shape ``(fibres, kept along axis 1, ...)`` or with the kept axes flattened.
-
-        Returns
-        -------
-        Tensor
-            Shape ``(fibres, *fibre)``.
+            Shape ``(fibres, kept along axis 1, kept along axis 2, ...)``, or of as many entries.
+        shape : sequence of int
+            Of the result.
         """
-        bases = _converted(self, coefficients.dtype, coefficients.device)
-        folded = coefficients.reshape(-1, *(len(basis) for basis in bases))
+        fibres, bases = math.prod(shape) // self.size, self._bases_like(coefficients)
+        if self.size <= SMALL:
+            return (coefficients.reshape(fibres, self.rank) @ _joint(bases)).reshape(tuple(shape))
+        coefficients = coefficients.reshape(fibres, *(len(basis) for basis in bases))
         for axis, basis in enumerate(bases, 1):
-            folded = _along(folded, basis.T, axis)
-        return folded.reshape(-1, *_bound(self))
+            coefficients = _along(coefficients, basis.T, axis)
+        return coefficients.reshape(tuple(shape))
 
     def diagonal(self, weight: Tensor) -> Tensor:
         """Return the diagonal of the projection: the share of white noise that each entry keeps.
@@ -145,11 +143,25 @@ class Projection(ABC):
                 f"trailing axes of {size} entries",
                 "Bind the projection to the layer that it filters.",
             )
-        bases = _converted(self, x.dtype, x.device)
-        folded = x.reshape(x.numel() // size, *(basis.shape[1] for basis in bases))
+        fibres, bases = x.numel() // size, self._bases_like(x)
+        if size <= SMALL:
+            joined = x.reshape(fibres, size) @ _joint(bases).T
+            return joined.view(fibres, *(len(basis) for basis in bases))
+        folded = x.reshape(fibres, *axes)
         for axis, basis in enumerate(bases, 1):
             folded = _along(folded, basis, axis)
-        return folded.reshape(-1, *(len(basis) for basis in self.bases()))
+        return folded
+
+    def _bases_like(self, x: Tensor) -> Sequence[Tensor]:
+        """Return the bases in the type and on the device of `x`."""
+        key = (x.dtype, x.device)
+        if key not in self._converted:
+            self._converted[key] = [basis.to(x) for basis in self.bases()]
+        return self._converted[key]
+
+    @cached_property
+    def _converted(self) -> dict[tuple[torch.dtype, torch.device], Sequence[Tensor]]:
+        return {}
 
 
 @dataclass(frozen=True)
@@ -305,17 +317,18 @@ def _checked(projection: Bound, fibres: Sequence[tuple[int, ...]]) -> Bound:
     return projection
 
 
+def _joint(bases: Sequence[Tensor]) -> Tensor:
+    """Return the basis of all axes together, of shape (kept, size)."""
+    joint = bases[0]
+    for basis in bases[1:]:
+        joint = torch.kron(joint, basis)
+    return joint
+
+
 def _along(x: Tensor, matrix: Tensor, axis: int) -> Tensor:
+    if axis == x.ndim - 2:  # without copies
+        return matrix @ x
     return (x.movedim(axis, -1) @ matrix.T).movedim(-1, axis)
-
-
-@lru_cache(maxsize=256)
-def _converted(projection: Projection, dtype: torch.dtype, device: torch.device) -> Sequence[Tensor]:
-    """Return the bases in another type; one basis of the whole fibre where that is small."""
-    bases = projection.bases()
-    if projection.rank <= SMALL:
-        bases = [reduce(torch.kron, bases)]
-    return [basis.to(device, dtype) for basis in bases]
 
 
 @lru_cache(maxsize=256)

@@ -7,8 +7,8 @@ of outer products, g = sum_t d_t x_t', and the filter acts on the inputs, P g = 
     |P g|^2 = sum_st (d_s . d_t) (P x_s . P x_t)   with several: the product of two Gram matrices.
 
 A convolution is the same on its unfolded patches, a few samples at a time. Where Gram matrices would
-take more products than the gradient, the gradients of those samples are formed after all, as those of a
-whole batch are in Opacus's fast gradient clipping.
+take more products than the gradients, those of a few samples are formed after all, as those of a whole
+batch are in Opacus's fast gradient clipping.
 For a block-circulant layer with one position
 
     |P g|^2 = (1/k) sum_f w_f m_f (sum_q |X_q(f)|^2) (sum_p |G_p(f)|^2)
@@ -16,7 +16,11 @@ For a block-circulant layer with one position
 with m the mask and w_f = 1 at the constant and the Nyquist frequency, 2 elsewhere. It needs a mask: with
 any other projection, or with several positions, the gradient is formed, which is small here.
 
-Opacus has norm samplers for ``nn.Linear`` and ``nn.Embedding`` alone, without a filter.
+An embedding adds up the d_t of every token: |g|^2 is the sum of d_s . d_t over the pairs of positions
+that hold the same token.
+
+Opacus has norm samplers for ``nn.Linear`` and ``nn.Embedding`` alone, without a filter, and that of
+the embedding fails for gradients whose memory is not contiguous, as most encoders give.
 """
 
 from __future__ import annotations
@@ -35,8 +39,8 @@ from spectral_dp._projections import FFTLowPass, Projection
 Norms = dict[Tensor, Tensor]
 NormSampler = Callable[[Any, list[Tensor], Tensor, Projection | None], Norms]
 
-# A convolution's patches are many times its inputs: this many at once, which also stay in the cache.
 PART = 1 << 19
+"""Entries of a convolution's patches, many times its inputs, that are held at once: they fit in a cache."""
 
 
 @register_grad_sampler(BlockCirculantLinear)  # type: ignore[untyped-decorator]
@@ -123,10 +127,7 @@ def linear_norm_sample(
     x, d = _positions(activations[0].to(backprops.dtype)), _positions(backprops)
     norms: Norms = {}
     if layer.weight.requires_grad:
-        if projection is not None:
-            # An isometry of the projection's range, with fewer entries.
-            x = projection.coefficients(x).view(*x.shape[:2], projection.rank)
-        norms[layer.weight] = _outer_norms(x, d)
+        norms[layer.weight] = _outer_norms(x, d, projection)
     if layer.bias is not None and layer.bias.requires_grad:
         norms[layer.bias] = d.sum(1).norm(dim=1)
     return norms
@@ -157,11 +158,11 @@ def conv_norm_sample(
     """
     norms: Norms = {}
     if layer.weight.requires_grad:
-        squares = [
-            _conv_squares(layer, x, d, projection)
+        parts = [
+            _conv_norms(layer, x, d, projection)
             for x, d in _parts(layer, activations[0].to(backprops.dtype), backprops)
         ]
-        norms[layer.weight] = torch.cat(squares).sqrt() if squares else backprops.new_zeros(0)
+        norms[layer.weight] = torch.cat([backprops.new_zeros(0), *parts])
     if layer.bias is not None and layer.bias.requires_grad:
         norms[layer.bias] = backprops.flatten(2).sum(2).norm(dim=1)
     return norms
@@ -201,7 +202,7 @@ def circulant_norm_sample(
             norms[layer.weight] = (inputs * outputs * weights).sum(1).div(layer.block).sqrt()
         else:
             gradients = circulant_grad_sample(layer, [x], d)[layer.weight]
-            norms[layer.weight] = _filtered(gradients, projection).flatten(1).norm(dim=1)
+            norms[layer.weight] = _norms(_filtered(gradients, projection), len(gradients))
     if layer.bias is not None and layer.bias.requires_grad:
         norms[layer.bias] = d.sum(1).norm(dim=1)
     return norms
@@ -242,10 +243,41 @@ def spectral_conv_norm_sample(
         norms[layer.weight] = (energy @ columns @ rows).div(height * width).sqrt()
     elif layer.weight.requires_grad:
         gradients = spectral_conv_grad_sample(layer, activations, backprops)[layer.weight]
-        norms[layer.weight] = _filtered(gradients, projection).flatten(1).norm(dim=1)
+        norms[layer.weight] = _norms(_filtered(gradients, projection), len(gradients))
     if layer.bias is not None and layer.bias.requires_grad:
         norms[layer.bias] = backprops.sum((2, 3)).norm(dim=1)
     return norms
+
+
+def embedding_norm_sample(
+    layer: nn.Embedding, activations: list[Tensor], backprops: Tensor, projection: Projection | None = None
+) -> Norms:
+    """Return the norms of the per-sample gradients of an embedding.
+
+    Parameters
+    ----------
+    layer : nn.Embedding
+    activations : list of Tensor
+        One tensor, the tokens, of shape (samples, ...).
+    backprops : Tensor
+        Shape (samples, ..., embedding_dim).
+    projection : None
+        Embeddings are not filtered.
+
+    Returns
+    -------
+    dict
+        Parameter to norms, of shape (samples,).
+    """
+    if not layer.weight.requires_grad:
+        return {}
+    d = _positions(backprops)
+    tokens = activations[0].reshape(d.shape[:2])
+    same = tokens.unsqueeze(1) == tokens.unsqueeze(2)
+    if layer.padding_idx is not None:
+        same &= (tokens != layer.padding_idx).unsqueeze(1)
+    squares = (same * (d @ d.transpose(1, 2))).sum((1, 2))
+    return {layer.weight: squares.clamp(min=0).sqrt()}
 
 
 @register_norm_sampler(BlockCirculantLinear)  # type: ignore[untyped-decorator]
@@ -264,6 +296,7 @@ NORM_SAMPLERS: dict[type[nn.Module], NormSampler] = {
     nn.Linear: linear_norm_sample,
     nn.Conv1d: conv_norm_sample,
     nn.Conv2d: conv_norm_sample,
+    nn.Embedding: embedding_norm_sample,
     BlockCirculantLinear: circulant_norm_sample,
     SpectralConv2d: spectral_conv_norm_sample,
 }
@@ -288,56 +321,52 @@ def _positions(x: Tensor) -> Tensor:
     return x.reshape(len(x), x[0].numel() // x.shape[-1] if len(x) else 1, x.shape[-1])
 
 
-def _filtered(x: Tensor, projection: Projection | None) -> Tensor:
-    return x if projection is None else projection(x)
+def _filtered(x: Tensor, projection: Projection | None, channels: int = 1) -> Tensor:
+    """Return `x`, of shape (..., inputs), or what has the norms of its projection."""
+    return x if projection is None else projection.coefficients(x.unflatten(-1, (channels, -1)))
 
 
-def _outer_norms(x: Tensor, d: Tensor) -> Tensor:
-    """Return the norms of ``sum_t d_t x_t'`` for x (samples, positions, inputs), d alike with outputs."""
-    if x.shape[1] == 1:
-        return d[:, 0].norm(dim=1) * x[:, 0].norm(dim=1)
-    if _gram_is_cheaper(x.shape[1], x.shape[2], d.shape[2]):
-        return _gram_squares(x, d).sqrt()
-    norms: Tensor = (d.transpose(1, 2) @ x).flatten(1).norm(dim=1)
+def _outer_norms(x: Tensor, d: Tensor, projection: Projection | None, channels: int = 1) -> Tensor:
+    """Return the norms of ``sum_t d_t (P x_t)'`` for x (samples, positions, inputs), d alike with outputs."""
+    samples, positions, inputs = x.shape
+    norms: Tensor
+    if positions == 1:
+        norms = d[:, 0].norm(dim=1) * _norms(_filtered(x, projection, channels), samples)
+    elif positions * (inputs + d.shape[2]) <= inputs * d.shape[2]:
+        # Fewer products than a gradient takes, and no more memory.
+        filtered = _filtered(x, projection, channels).reshape(samples, positions, -1)
+        products = (filtered @ filtered.transpose(1, 2)) * (d @ d.transpose(1, 2))
+        norms = products.sum((1, 2)).clamp(min=0).sqrt()
+    else:
+        gradients = d.transpose(1, 2) @ x
+        norms = _norms(_filtered(gradients, projection, channels), samples)
     return norms
 
 
-def _gram_is_cheaper(positions: int, inputs: int, outputs: int) -> bool:
-    """Whether two Gram matrices take fewer products than a gradient; they are smaller then, too."""
-    return positions * (inputs + outputs) <= inputs * outputs
-
-
-def _gram_squares(x: Tensor, d: Tensor) -> Tensor:
-    squares: Tensor = ((x @ x.transpose(1, 2)) * (d @ d.transpose(1, 2))).sum((1, 2)).clamp(min=0)
-    return squares
+def _norms(x: Tensor, samples: int) -> Tensor:
+    norms: Tensor = x.reshape(samples, x.numel() // max(1, samples)).norm(dim=1)
+    return norms
 
 
 def _parts(layer: nn.Conv1d | nn.Conv2d, x: Tensor, d: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Split a batch into parts whose patches, and gradients if they are formed, fit into PART entries."""
-    positions = d[0, 0].numel() if len(d) else 1
-    patches = positions * layer.weight[0].numel() * layer.groups
+    """Split a batch into parts of about `PART` entries in their patches, or gradients if that is more."""
+    if not len(d):
+        return iter(())
+    patches = d[0, 0].numel() * layer.weight[0].numel() * layer.groups
     size = max(1, PART // max(patches, layer.weight.numel()))
-    return zip(x.split(size), d.split(size), strict=True) if len(d) else iter(())
+    return zip(x.split(size), d.split(size), strict=True)
 
 
-def _conv_squares(
+def _conv_norms(
     layer: nn.Conv1d | nn.Conv2d, images: Tensor, backprops: Tensor, projection: Projection | None
 ) -> Tensor:
-    """Return the squared norms of the weight's filtered per-sample gradients, of shape (samples,)."""
+    """Return the norms of the weight's filtered per-sample gradients, of shape (samples,)."""
     n, groups = len(images), layer.groups
-    fibres = layer.weight.shape[1:]
-    x = _patches(layer, images).reshape(n * groups, fibres.numel(), -1)
-    d = backprops.reshape(n * groups, layer.out_channels // groups, -1)
-    if _gram_is_cheaper(x.shape[2], x.shape[1], d.shape[1]):
-        x = x.transpose(1, 2)
-        if projection is not None:
-            x = projection.coefficients(x.unflatten(2, fibres)).view(len(x), x.shape[1], -1)
-        return _gram_squares(x, d.transpose(1, 2)).view(n, groups).sum(1)
-    gradients = d @ x.transpose(1, 2)
-    if projection is not None:
-        gradients = projection.coefficients(gradients.unflatten(2, fibres))
-    squares: Tensor = gradients.reshape(n, -1).square().sum(1)
-    return squares
+    patches = _patches(layer, images)
+    x = patches.reshape(n * groups, -1, patches.shape[2]).transpose(1, 2)
+    d = backprops.reshape(n * groups, layer.out_channels // groups, -1).transpose(1, 2)
+    norms: Tensor = _outer_norms(x, d, projection, layer.in_channels // groups).view(n, groups).norm(dim=1)
+    return norms
 
 
 def _patches(layer: nn.Conv1d | nn.Conv2d, x: Tensor) -> Tensor:
@@ -357,7 +386,7 @@ def _patches(layer: nn.Conv1d | nn.Conv2d, x: Tensor) -> Tensor:
     if any(total % 2 for total in totals):
         # More on the right, as PyTorch does.
         x = nn.functional.pad(x, [size for total in reversed(totals) for size in (0, total % 2)])
-    padding = [total // 2 for total in totals]
+    padding = (totals[0] // 2, totals[1] // 2)
     return nn.functional.unfold(x, kernel, dilation=dilation, padding=padding, stride=stride)
 
 

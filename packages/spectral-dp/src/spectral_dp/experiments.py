@@ -26,6 +26,7 @@ from torch import nn
 from spectral_dp._methods import (
     CONTROLS,
     METHODS,
+    SUBSPACES,
     Examples,
     Training,
     accuracy,
@@ -59,7 +60,7 @@ class Settings:
     ratio : float
         Of the band that is kept of an image, along both axes.
     rank : int
-        Directions that "subspace" keeps of every layer's inputs but the first's.
+        Directions that the subspaces keep of the inputs of every layer but the first.
     examples : int
         Training examples to use, the first ones of the data set; 0 for all.
     pretrain_epochs : int
@@ -180,7 +181,8 @@ def _candidate(
     with quietly():
         torch.manual_seed(run.seed)
         model = deepcopy(start)
-        projections = spectrum(method, model, splits.public, settings.ratio, settings.rank)
+        public = splits.public and inputs(method, splits.public, settings.ratio)
+        projections = spectrum(method, model, public, settings.ratio, settings.rank)
         model, spent = train(method, model, projections, seen[0], how)
     return accuracy(model, seen[1]), accuracy(model, seen[2]), spent
 
@@ -210,12 +212,12 @@ def _load(run: Run[Settings]) -> Splits:
     whole = examples(found.train)
     count = settings.examples or len(whole)
     public = None
-    if settings.pretrain_epochs or "subspace" in settings.methods:
+    if settings.pretrain_epochs or set(SUBSPACES) & set(settings.methods):
         if run.dataset not in PUBLIC:
             raise SettingError(
-                f"pretraining or the method subspace on {run.dataset}",
+                f"pretraining or a subspace on {run.dataset}",
                 f"a data set with a public one beside it: {', '.join(PUBLIC)}",
-                "Leave subspace out of methods, with pretrain_epochs=0.",
+                "Leave subspaces out of methods, with pretrain_epochs=0.",
             )
         public = examples(data.load(PUBLIC[run.dataset]).train)
     return Splits(

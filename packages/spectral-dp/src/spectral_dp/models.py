@@ -150,7 +150,7 @@ class _Attention(nn.Module):
 
 MODELS: dict[str, Callable[[tuple[int, int, int]], nn.Module]] = {
     "mlp": mlp,
-    "wide-mlp": lambda shape: mlp(shape, widths=(512, 256)),
+    "wide-mlp": lambda shape: mlp(shape, widths=(1024, 512)),
     "lenet-5": LeNet5,
     "resnet": ResNet,
     "transformer": Transformer,
