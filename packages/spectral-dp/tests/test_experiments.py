@@ -6,7 +6,8 @@ from torch import nn
 
 from spectral_dp import PublicSubspace
 from spectral_dp._methods import CONTROLS, METHODS, Examples, pretrain, spectrum
-from spectral_dp.experiments import Settings, best_control, run
+from spectral_dp._results import best_control
+from spectral_dp.experiments import Settings, run
 from spectral_dp.models import MODELS, build
 from tenfold import SettingError, UnknownNameError
 from tenfold.experiment import Record

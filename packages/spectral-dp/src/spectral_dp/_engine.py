@@ -19,7 +19,6 @@ from opacus.accountants.utils import get_noise_multiplier
 from opacus.data_loader import DPDataLoader
 from opacus.distributed import DifferentiallyPrivateDistributedDataParallel
 from opacus.grad_sample import AbstractGradSampleModule, GradSampleModule
-from opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
 from opacus.validators import ModuleValidator
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
@@ -33,7 +32,7 @@ from torch.utils.data import (
     Subset,
 )
 
-from spectral_dp._ghost import SpectralGhostModule
+from spectral_dp._ghost import GhostLoss, SpectralGhostModule
 from spectral_dp._mechanism import (
     GhostPasses,
     Order,
@@ -314,8 +313,10 @@ class SpectralPrivacyEngine(PrivacyEngine):  # type: ignore[misc]
             ) from error
         return restored
 
-    def _prepare_criterion(self, *, optimizer: Any, **kwargs: Any) -> DPLossFastGradientClipping:
-        return super()._prepare_criterion(optimizer=GhostPasses(optimizer), **kwargs)
+    def _prepare_criterion(
+        self, *, module: Any, optimizer: Any, criterion: Any, loss_reduction: str = "mean", **kwargs: Any
+    ) -> GhostLoss:
+        return GhostLoss(module, GhostPasses(optimizer), criterion, loss_reduction)
 
     def _prepare_model(self, module: nn.Module, **kwargs: Any) -> nn.Module:
         if isinstance(module, SpectralGhostModule):

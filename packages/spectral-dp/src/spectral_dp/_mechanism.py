@@ -184,7 +184,9 @@ class SpectralDPOptimizerFastGradientClipping(DPOptimizerFastGradientClipping): 
                 "those of then: ghost clipping does not see others",
                 "Choose what to train first, then call make_private.",
             )
-        super().accumulate()
+        for p in self.params:
+            p.summed_grad = p.grad if p.summed_grad is None else p.summed_grad.add_(p.grad)
+            p.grad = None
         self.waits_for_step = False
 
     def coefficients(self, p: Any) -> Tensor:
@@ -202,10 +204,10 @@ class SpectralDPOptimizerFastGradientClipping(DPOptimizerFastGradientClipping): 
 
 
 class GhostPasses:
-    """What Opacus's loss of two backward passes sees of the optimizer.
+    """What a ghost loss sees of the optimizer.
 
-    Between the passes it calls ``zero_grad`` to forget the gradient of the first one. That would forget
-    the clipped gradient of an earlier batch as well, without a word.
+    Before it computes clipped gradients it calls ``zero_grad`` to forget what Opacus's first pass left.
+    That would forget the clipped gradient of an earlier batch as well, without a word.
 
     Parameters
     ----------
@@ -217,7 +219,7 @@ class GhostPasses:
         self.loss_reduction = optimizer.loss_reduction
 
     def zero_grad(self) -> None:
-        """Forget the gradient of the first pass.
+        """Make room for a clipped gradient.
 
         Raises
         ------
@@ -230,7 +232,7 @@ class GhostPasses:
                 "a step, or optimizer.zero_grad(), after each in ghost mode",
                 "Split large batches by opacus.utils.batch_memory_manager.BatchMemoryManager.",
             )
-        self.optimizer.zero_grad()
+        self.optimizer.zero_grad(set_to_none=True)
         self.optimizer.waits_for_step = True
 
 
@@ -279,7 +281,9 @@ def _release(optimizer: _Optimizer) -> None:
         _check_processed_flag(p.summed_grad)
         projection = optimizer.projections.get(p)
         total = p.summed_grad if projection is None else optimizer.coefficients(p)
-        released = total.clone(memory_format=torch.contiguous_format)
+        released = (
+            total.clone(memory_format=torch.contiguous_format) if projection is None else total.contiguous()
+        )
         if std and optimizer.generator is None:
             add_entropy_normal_(released, std)
         elif std:

@@ -6,8 +6,9 @@ of outer products, g = sum_t d_t x_t', and the filter acts on the inputs, P g = 
     |P g|^2 = |d|^2 |P x|^2                        with one position,
     |P g|^2 = sum_st (d_s . d_t) (P x_s . P x_t)   with several: the product of two Gram matrices.
 
-A convolution is the same on its unfolded patches. Where Gram matrices would be larger than the
-gradient, the gradients of that one layer are formed after all, as Opacus's fast gradient clipping does.
+A convolution is the same on its unfolded patches, a few samples at a time. Where Gram matrices would
+take more products than the gradients, those of a few samples are formed after all, as those of a whole
+batch are in Opacus's fast gradient clipping.
 For a block-circulant layer with one position
 
     |P g|^2 = (1/k) sum_f w_f m_f (sum_q |X_q(f)|^2) (sum_p |G_p(f)|^2)
@@ -24,7 +25,7 @@ the embedding fails for gradients whose memory is not contiguous, as most encode
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -37,6 +38,9 @@ from spectral_dp._projections import FFTLowPass, Projection
 
 Norms = dict[Tensor, Tensor]
 NormSampler = Callable[[Any, list[Tensor], Tensor, Projection | None], Norms]
+
+PART = 1 << 19
+"""Entries of a convolution's patches, many times its inputs, that are held at once: they fit in a cache."""
 
 
 @register_grad_sampler(BlockCirculantLinear)  # type: ignore[untyped-decorator]
@@ -152,16 +156,13 @@ def conv_norm_sample(
     dict
         Parameter to norms, of shape (samples,).
     """
-    n, groups = len(backprops), layer.groups
     norms: Norms = {}
-    if layer.weight.requires_grad and n:
-        patches = _patches(layer, activations[0].to(backprops.dtype))
-        x = patches.reshape(n * groups, -1, patches.shape[2]).transpose(1, 2)
-        d = backprops.reshape(n * groups, layer.out_channels // groups, -1).transpose(1, 2)
-        by_group = _outer_norms(x, d, projection, layer.in_channels // groups)
-        norms[layer.weight] = by_group.view(n, groups).norm(dim=1)
-    elif layer.weight.requires_grad:
-        norms[layer.weight] = backprops.new_zeros(0)
+    if layer.weight.requires_grad:
+        parts = [
+            _conv_norms(layer, x, d, projection)
+            for x, d in _parts(layer, activations[0].to(backprops.dtype), backprops)
+        ]
+        norms[layer.weight] = torch.cat([backprops.new_zeros(0), *parts])
     if layer.bias is not None and layer.bias.requires_grad:
         norms[layer.bias] = backprops.flatten(2).sum(2).norm(dim=1)
     return norms
@@ -331,7 +332,8 @@ def _outer_norms(x: Tensor, d: Tensor, projection: Projection | None, channels: 
     norms: Tensor
     if positions == 1:
         norms = d[:, 0].norm(dim=1) * _norms(_filtered(x, projection, channels), samples)
-    elif 2 * positions**2 <= inputs * d.shape[2]:
+    elif positions * (inputs + d.shape[2]) <= inputs * d.shape[2]:
+        # Fewer products than a gradient takes, and no more memory.
         filtered = _filtered(x, projection, channels).reshape(samples, positions, -1)
         products = (filtered @ filtered.transpose(1, 2)) * (d @ d.transpose(1, 2))
         norms = products.sum((1, 2)).clamp(min=0).sqrt()
@@ -343,6 +345,27 @@ def _outer_norms(x: Tensor, d: Tensor, projection: Projection | None, channels: 
 
 def _norms(x: Tensor, samples: int) -> Tensor:
     norms: Tensor = x.reshape(samples, x.numel() // max(1, samples)).norm(dim=1)
+    return norms
+
+
+def _parts(layer: nn.Conv1d | nn.Conv2d, x: Tensor, d: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Split a batch into parts of about `PART` entries in their patches, or gradients if that is more."""
+    if not len(d):
+        return iter(())
+    patches = d[0, 0].numel() * layer.weight[0].numel() * layer.groups
+    size = max(1, PART // max(patches, layer.weight.numel()))
+    return zip(x.split(size), d.split(size), strict=True)
+
+
+def _conv_norms(
+    layer: nn.Conv1d | nn.Conv2d, images: Tensor, backprops: Tensor, projection: Projection | None
+) -> Tensor:
+    """Return the norms of the weight's filtered per-sample gradients, of shape (samples,)."""
+    n, groups = len(images), layer.groups
+    patches = _patches(layer, images)
+    x = patches.reshape(n * groups, -1, patches.shape[2]).transpose(1, 2)
+    d = backprops.reshape(n * groups, layer.out_channels // groups, -1).transpose(1, 2)
+    norms: Tensor = _outer_norms(x, d, projection, layer.in_channels // groups).view(n, groups).norm(dim=1)
     return norms
 
 
@@ -360,8 +383,11 @@ def _patches(layer: nn.Conv1d | nn.Conv2d, x: Tensor) -> Tensor:
         totals = [0, 0]
     else:
         totals = [0] * (2 - axes) + [2 * int(size) for size in layer.padding]
-    sides = [size for total in reversed(totals) for size in (total // 2, total - total // 2)]
-    return nn.functional.unfold(nn.functional.pad(x, sides), kernel, dilation=dilation, stride=stride)
+    if any(total % 2 for total in totals):
+        # More on the right, as PyTorch does.
+        x = nn.functional.pad(x, [size for total in reversed(totals) for size in (0, total % 2)])
+    padding = (totals[0] // 2, totals[1] // 2)
+    return nn.functional.unfold(x, kernel, dilation=dilation, padding=padding, stride=stride)
 
 
 def _kept(projection: Projection | None, axis: int) -> int | None:

@@ -6,42 +6,25 @@ tuning spends of privacy is not charged. The test split is read of the chosen ra
 filter comes from the operating system and cannot be replayed: a second run with the same seed differs
 within its noise.
 
-The best control is that with the best validation accuracy over the seeds. Spectrum, bound, batch and
-epochs were fixed on Fashion-MNIST.
+The best control is that with the best validation accuracy over the seeds. Ratio, bound, batch and epochs
+are those of ``spectral-dp tune``, which searches them on Fashion-MNIST.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import torch
-from opacus.accountants.utils import get_noise_multiplier
 from torch import nn
 
-from spectral_dp._methods import (
-    CONTROLS,
-    METHODS,
-    SUBSPACES,
-    Examples,
-    Training,
-    accuracy,
-    inputs,
-    pretrain,
-    quietly,
-    spectrum,
-    train,
-)
+from spectral_dp._methods import CONTROLS, METHODS, SUBSPACES, Training
 from spectral_dp._projections import FFTLowPass
-from spectral_dp.models import MODELS, build
+from spectral_dp._results import accuracy_table, gain_table, plot
+from spectral_dp._trials import fit, load, noise, start
+from spectral_dp.models import MODELS
 from tenfold import SettingError, UnknownNameError
-from tenfold.experiment import Claim, Experiment, Record, Run, Table, estimate
-
-PUBLIC = {"mnist-5k": "fashion-mnist", "mnist": "fashion-mnist", "fashion-mnist": "mnist"}
+from tenfold.experiment import Claim, Experiment, Run
 
 
 @dataclass(frozen=True)
@@ -125,34 +108,37 @@ class Settings:
             )
 
 
-@dataclass(frozen=True)
-class Splits:
-    """The private examples of a run, and images of the public set where a method needs them."""
-
-    train: Examples
-    validation: Examples
-    test: Examples
-    public: Examples | None
-
-
 def compare(run: Run[Settings]) -> None:
     """Compare DP-SGD, the filter and the controls at every epsilon."""
     settings = run.settings
-    splits = _load(run)
-    noise = {
-        epsilon: _noise_multiplier(settings, epsilon, len(splits.train)) for epsilon in settings.epsilons
+    public = settings.pretrain_epochs > 0 or bool(set(SUBSPACES) & set(settings.methods))
+    splits = load(run.dataset, settings.examples, public)
+    run.variant = splits.variant
+    multipliers = {
+        epsilon: noise(epsilon, settings.delta, len(splits.train), settings.batch_size, settings.epochs)
+        for epsilon in settings.epsilons
     }
     for method in settings.methods:
         candidates = [(epsilon, lr) for epsilon in settings.epsilons for lr in settings.lrs]
-        start: nn.Module | None = None
+        first: nn.Module | None = None
         for index in run.stage(method, len(candidates)):
-            if start is None:
-                start = _start(run, method, splits)
+            if first is None:
+                first = start(
+                    settings.model, method, splits, settings.ratio, settings.pretrain_epochs, run.seed
+                )
             epsilon, lr = candidates[index]
-            validation, test, spent = _candidate(run, method, start, splits, noise[epsilon], lr)
-            run.log(f"{method}/{epsilon:g}/validation", validation)
-            run.log(f"{method}/{epsilon:g}/test of every rate", test)
-            run.log(f"{method}/{epsilon:g}/epsilon", spent)
+            how = Training(
+                noise_multiplier=multipliers[epsilon],
+                delta=settings.delta,
+                epochs=settings.epochs,
+                batch_size=settings.batch_size,
+                max_grad_norm=settings.max_grad_norm,
+                lr=lr,
+            )
+            trained = fit(method, first, splits, settings.ratio, settings.rank, how, run.seed)
+            run.log(f"{method}/{epsilon:g}/validation", trained.accuracy(splits.validation))
+            run.log(f"{method}/{epsilon:g}/test of every rate", trained.accuracy(splits.test))
+            run.log(f"{method}/{epsilon:g}/epsilon", trained.epsilon)
         for epsilon in settings.epsilons:
             name = f"{method}/{epsilon:g}"
             found = run.history[f"{name}/validation"]
@@ -162,80 +148,6 @@ def compare(run: Run[Settings]) -> None:
             run.metric(f"{name}/test", run.history.pop(f"{name}/test of every rate")[best])
             run.metric(f"{name}/epsilon", max(run.history.pop(f"{name}/epsilon")))
     run.claims.extend(_claims(run))
-
-
-def _candidate(
-    run: Run[Settings], method: str, start: nn.Module, splits: Splits, noise: float, lr: float
-) -> tuple[float, float, float]:
-    """Return accuracy on the validation and the test split, and the epsilon spent."""
-    settings = run.settings
-    how = Training(
-        noise_multiplier=noise,
-        delta=settings.delta,
-        epochs=settings.epochs,
-        batch_size=settings.batch_size,
-        max_grad_norm=settings.max_grad_norm,
-        lr=lr,
-    )
-    seen = [inputs(method, part, settings.ratio) for part in (splits.train, splits.validation, splits.test)]
-    with quietly():
-        torch.manual_seed(run.seed)
-        model = deepcopy(start)
-        public = splits.public and inputs(method, splits.public, settings.ratio)
-        projections = spectrum(method, model, public, settings.ratio, settings.rank)
-        model, spent = train(method, model, projections, seen[0], how)
-    return accuracy(model, seen[1]), accuracy(model, seen[2]), spent
-
-
-def _start(run: Run[Settings], method: str, splits: Splits) -> nn.Module:
-    settings = run.settings
-    shape = tuple(inputs(method, splits.validation, settings.ratio).x.shape[1:])
-    model = build(settings.model, (shape[0], shape[1], shape[2]), run.seed)
-    if settings.pretrain_epochs and splits.public is not None:
-        seen = inputs(method, splits.public, settings.ratio)
-        pretrain(model, seen, settings.pretrain_epochs, run.seed)
-    return model
-
-
-def _load(run: Run[Settings]) -> Splits:
-    from tenfold import data
-
-    def examples(split: data.Split) -> Examples:
-        # MNIST's published mean and deviation: statistics of the training images would be private.
-        x = (torch.from_numpy(split.images).float() / 255 - 0.1307) / 0.3081
-        x = x.permute(0, 3, 1, 2) if x.ndim == 4 else x[:, None]
-        return Examples(x.contiguous(), torch.from_numpy(split.labels).long())
-
-    settings = run.settings
-    found = data.load(run.dataset)
-    run.variant = found.variant
-    whole = examples(found.train)
-    count = settings.examples or len(whole)
-    public = None
-    if settings.pretrain_epochs or set(SUBSPACES) & set(settings.methods):
-        if run.dataset not in PUBLIC:
-            raise SettingError(
-                f"pretraining or a subspace on {run.dataset}",
-                f"a data set with a public one beside it: {', '.join(PUBLIC)}",
-                "Leave subspaces out of methods, with pretrain_epochs=0.",
-            )
-        public = examples(data.load(PUBLIC[run.dataset]).train)
-    return Splits(
-        Examples(whole.x[:count], whole.y[:count]), examples(found.validation), examples(found.test), public
-    )
-
-
-def _noise_multiplier(settings: Settings, epsilon: float, samples: int) -> float:
-    with quietly():
-        return float(
-            get_noise_multiplier(
-                target_epsilon=epsilon,
-                target_delta=settings.delta,
-                sample_rate=1 / math.ceil(samples / settings.batch_size),
-                epochs=settings.epochs,
-                accountant="prv",
-            )
-        )
 
 
 def _claims(run: Run[Settings]) -> list[Claim]:
@@ -256,89 +168,6 @@ def _claims(run: Run[Settings]) -> list[Claim]:
         )
         for method in (*reversed(ours), *({"paper"} & set(settings.methods)))
     ]
-
-
-def best_control(records: Sequence[Record], epsilon: float) -> str:
-    """Return the control with the best validation accuracy over the seeds."""
-    controls: list[str] = [method for method in records[0].settings["methods"] if method in CONTROLS]
-
-    def validation(method: str) -> float:
-        return float(np.mean([record.metrics[f"{method}/{epsilon:g}/validation"] for record in records]))
-
-    return max(controls, key=validation)
-
-
-def accuracy_table(records: Sequence[Record]) -> Table:
-    """Tabulate the test accuracy of every method at every epsilon."""
-    settings = records[0].settings
-    rows = [
-        [METHODS[method], *(estimate(_test(records, method, epsilon), 1) for epsilon in settings["epsilons"])]
-        for method in settings["methods"]
-    ]
-    columns = ["test accuracy, %", *(f"epsilon {epsilon:g}" for epsilon in settings["epsilons"])]
-    return Table(_title(records), columns, rows)
-
-
-def gain_table(records: Sequence[Record]) -> Table:
-    """Tabulate what every filter gains, over DP-SGD and over the best control, paired by seed."""
-    settings = records[0].settings
-    rows = []
-    for method in settings["methods"]:
-        if method in CONTROLS:
-            continue
-        for over in ("dp-sgd", "the best control"):
-            row = [method, "DP-SGD" if over == "dp-sgd" else over]
-            for epsilon in settings["epsilons"]:
-                other = over if over == "dp-sgd" else best_control(records, epsilon)
-                pairs = zip(_test(records, method, epsilon), _test(records, other, epsilon), strict=True)
-                gain = estimate([mine - theirs for mine, theirs in pairs], 1)
-                row.append(gain if over == "dp-sgd" else f"{gain} ({other})")
-            rows.append(row)
-    columns = ["method", "gain over, points", *(f"epsilon {epsilon:g}" for epsilon in settings["epsilons"])]
-    return Table(_title(records), columns, rows)
-
-
-def _test(records: Sequence[Record], method: str, epsilon: float) -> list[float]:
-    return [record.metrics[f"{method}/{epsilon:g}/test"] for record in records]
-
-
-def _title(records: Sequence[Record]) -> str:
-    settings = records[0].settings
-    examples = f", first {settings['examples']:,} images" if settings["examples"] else ""
-    start = ", pretrained on the public set" if settings["pretrain_epochs"] else ""
-    seeds = f"{len(records)} seed{'s' if len(records) > 1 else ''}, mean [95 % interval]"
-    return f"{settings['model']}, {records[0].dataset}{examples}{start}, delta {settings['delta']:g}; {seeds}"
-
-
-def plot(records: Sequence[Record], folder: Path) -> list[Path]:
-    """Plot test accuracy over epsilon, and validation accuracy over the learning rates tried."""
-    from tenfold.experiment import plots
-
-    settings = records[0].settings
-    paths = []
-    if len(settings["epsilons"]) > 1:
-        curves = {
-            METHODS[method]: [
-                [record.metrics[f"{method}/{epsilon:g}/test"] for epsilon in settings["epsilons"]]
-                for record in records
-            ]
-            for method in settings["methods"]
-        }
-        paths.append(
-            plots.lines(folder / "epsilon.png", curves, title=_title(records), x="epsilon, by rank", y="%")
-        )
-    for epsilon in settings["epsilons"]:
-        curves = {
-            METHODS[method]: [record.history[f"{method}/{epsilon:g}/validation"] for record in records]
-            for method in settings["methods"]
-        }
-        title = f"Accuracy on the validation split, epsilon {epsilon:g}"
-        paths.append(
-            plots.lines(
-                folder / f"rates-{epsilon:g}.png", curves, title=title, x="learning rate, by rank", y="%"
-            )
-        )
-    return paths
 
 
 run = Experiment(

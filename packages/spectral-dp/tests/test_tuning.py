@@ -1,0 +1,80 @@
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from spectral_dp import _trials
+from spectral_dp.tuning import AXES, Settings, tune
+from tenfold import SettingError, UnknownNameError, data
+from tenfold.experiment import Record
+
+TINY = Settings(
+    methods=("dp-sgd", "filter"),
+    epsilon=8.0,
+    examples=200,
+    ratios=(0.25, 0.5),
+    max_grad_norms=(0.1, 1e-3),
+    batch_sizes=(50,),
+    epochs=(1, 2),
+    steps=(0.05, 0.2),
+)
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory: pytest.TempPathFactory) -> Record:
+    digits = data.load("mnist-5k")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(data, "load", lambda name: digits)
+        return tune.execute(TINY, out=tmp_path_factory.mktemp("tune"))
+
+
+def test_each_setting_is_the_best_of_its_values_by_the_mean_over_methods(record: Record) -> None:
+    for axis, name in AXES.items():
+        values = getattr(TINY, name)
+        tried = np.mean([record.history[f"{axis}/{method}"] for method in TINY.methods], axis=0)
+        assert len(tried) == len(values)
+        assert record.metrics[f"chosen/{axis}"] == values[int(np.argmax(tried))]
+
+
+def test_no_test_split_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    digits = data.load("mnist-5k")
+    poisoned = dataclasses.replace(digits.test, labels=np.full_like(digits.test.labels, 11))
+    seen: list[torch.Tensor] = []
+    accuracy = _trials.accuracy
+    monkeypatch.setattr(data, "load", lambda name: dataclasses.replace(digits, test=poisoned))
+    monkeypatch.setattr(_trials, "accuracy", lambda m, e: (seen.append(e.y), accuracy(m, e))[1])
+    tune.execute(dataclasses.replace(TINY, epochs=(1,), ratios=(0.25,), max_grad_norms=(0.1,)), out=tmp_path)
+    assert len(seen) == 4 * 2 * 2
+    assert not any((labels == 11).any() for labels in seen)
+
+
+def test_the_table_says_how_many_seeds_chose_a_value(record: Record) -> None:
+    table = tune.tables["search"]([record])
+    assert [row[:2] for row in table.rows] == [
+        [axis, f"{value:g}"] for axis, name in AXES.items() for value in getattr(TINY, name)
+    ]
+    assert sum(row[-1] == "1 of 1" for row in table.rows) == len(AXES)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"ratios": (2.0,)},
+        {"steps": ()},
+        {"epochs": (0,)},
+        {"epsilon": 0.0},
+        {"examples": -1},
+        {"methods": ()},
+    ],
+)
+def test_impossible_settings_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(SettingError):
+        dataclasses.replace(Settings(), **wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"model": "vgg"}, {"methods": ("subspace",)}])
+def test_unknown_names_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(UnknownNameError):
+        dataclasses.replace(Settings(), **wrong)
