@@ -15,6 +15,7 @@ from spectral_dp import (
     Projection,
     PublicSubspace,
     SpectralGhostModule,
+    _samplers,
 )
 from spectral_dp._samplers import NORM_SAMPLERS, fibres
 
@@ -174,3 +175,29 @@ def test_convolutions_do_not_form_gradients_when_gram_matrices_are_smaller() -> 
     with torch.profiler.profile(profile_memory=True) as profile:
         assert not _outer_norms(x, d, None).any()
     assert sum(max(0, event.self_cpu_memory_usage) for event in profile.events()) < 50e6
+
+
+@pytest.mark.parametrize("projection", [None, DCTLowPass(0.5, (2, 3, 3)), FFTLowPass(0.7, (3, 3))])
+@pytest.mark.parametrize("outputs", [4, 40])
+def test_norms_of_a_few_convolved_samples_at_a_time_are_those_of_the_batch(
+    monkeypatch: pytest.MonkeyPatch, projection: Projection | None, outputs: int
+) -> None:
+    layer = nn.Conv2d(4, outputs, 3, stride=2, groups=2)
+    x = torch.randn(7, 4, 8, 8)
+    d = torch.randn_like(layer(x))
+    whole = NORM_SAMPLERS[nn.Conv2d](layer, [x], d, projection)
+    for part in (1, 1000):
+        monkeypatch.setattr(_samplers, "PART", part)
+        norms = NORM_SAMPLERS[nn.Conv2d](layer, [x], d, projection)
+        for parameter in layer.parameters():
+            torch.testing.assert_close(norms[parameter], whole[parameter])
+
+
+def test_memory_of_convolutions_norms_is_bounded() -> None:
+    layer = nn.Conv2d(16, 16, 3, padding=1)
+    x = torch.randn(128, 16, 28, 28)
+    with torch.profiler.profile(profile_memory=True) as profile:
+        NORM_SAMPLERS[nn.Conv2d](layer, [x], x, None)
+    # The patches of the batch would take 9 times the memory of x, 58 MB.
+    largest = max(event.self_cpu_memory_usage for event in profile.events())
+    assert 0 < largest <= 4 * _samplers.PART

@@ -8,7 +8,7 @@ parameters get their gradient from c_i d_i by that layer alone (the book-keeping
 Private Optimization on Large Foundation Models", ICML 2023). It costs the memory of the d_i, a batch's
 activations once more, and never that of a batch of parameters.
 
-Recurrent layers, which one forward pass calls many times, take Opacus's two passes.
+A model with layers that one forward pass calls several times takes Opacus's two passes.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ class SpectralGhostModule(GradSampleModuleFastGradientClipping):  # type: ignore
         """Set the gradients of a layer's parameters, given that of its output."""
         whole = type(layer) not in self.GRAD_SAMPLERS
         parameters = {name: p for name, p in layer.named_parameters(recurse=whole) if p.requires_grad}
-        if layer in self._coefficients:
+        if layer in self._coefficients and "weight" in parameters:
             # sum_i c_i d_i (B x_i)' B: what the filter removes, which is not clipped, does not arise.
             d, x = backprops.flatten(0, -2), self._coefficients.pop(layer).flatten(0, -2)
             weight = parameters.pop("weight")
