@@ -7,7 +7,7 @@ filter comes from the operating system and cannot be replayed: a second run with
 within its noise.
 
 The best control is that with the best validation accuracy over the seeds. Ratio, bound, batch and epochs
-are those of ``spectral-dp tune``, which searches them on Fashion-MNIST.
+are the same for every method; ``spectral-dp tune`` tells what other values do on Fashion-MNIST.
 """
 
 from __future__ import annotations

@@ -93,30 +93,33 @@ def search(run: Run[Settings]) -> None:
     for axis, values in AXES.items():
         tried = getattr(settings, values)
         for index in run.stage(axis, len(tried)):
+            candidate = chosen | {axis: tried[index]}
+            batch_size, epochs = candidate["batch_size"], candidate["epochs"]
+            multiplier = noise(settings.epsilon, settings.delta, len(splits.train), batch_size, epochs)
             for method in settings.methods:
-                best = max(_validation(run, method, splits, chosen | {axis: tried[index]}))
-                run.log(f"{axis}/{method}", best)
+                run.log(f"{axis}/{method}", max(_validation(run, method, splits, candidate, multiplier)))
         means = np.mean([run.history[f"{axis}/{method}"] for method in settings.methods], axis=0)
         chosen[axis] = tried[int(np.argmax(means))]
         run.metric(f"chosen/{axis}", chosen[axis])
 
 
-def _validation(run: Run[Settings], method: str, splits: Splits, chosen: dict[str, Any]) -> Iterator[float]:
+def _validation(
+    run: Run[Settings], method: str, splits: Splits, candidate: dict[str, Any], multiplier: float
+) -> Iterator[float]:
     """Yield the accuracy on the validation split of every learning rate."""
     settings = run.settings
-    batch_size, epochs, bound = chosen["batch_size"], chosen["epochs"], chosen["max_grad_norm"]
-    multiplier = noise(settings.epsilon, settings.delta, len(splits.train), batch_size, epochs)
-    first = start(settings.model, method, splits, chosen["ratio"], 0, run.seed)
+    ratio, bound = candidate["ratio"], candidate["max_grad_norm"]
+    first = start(settings.model, method, splits, ratio, 0, run.seed)
     for step in settings.steps:
         how = Training(
             noise_multiplier=multiplier,
             delta=settings.delta,
-            epochs=epochs,
-            batch_size=batch_size,
+            epochs=candidate["epochs"],
+            batch_size=candidate["batch_size"],
             max_grad_norm=bound,
             lr=step / bound,
         )
-        yield fit(method, first, splits, chosen["ratio"], 1, how, run.seed).accuracy(splits.validation)
+        yield fit(method, first, splits, ratio, 1, how, run.seed).accuracy(splits.validation)
 
 
 def search_table(records: Sequence[Record]) -> Table:
