@@ -25,11 +25,9 @@ def test_every_form_takes_steps(form: str) -> None:
 def test_the_tables_are_of_one_run(tmp_path: object) -> None:
     settings = Settings(batch_size=8, conv_models=("lenet-5",), conv_batch_size=4, repeats=1)
     record = bench.execute(settings, out=tmp_path)
-    ratio = record.metrics["mlp/spectral ghost/ms"] / record.metrics["mlp/opacus ghost/ms"]
-    assert record.claims[0].ours == pytest.approx(ratio)
     table = bench.tables["cost"]([record]).markdown()
-    for title in FORMS.values():
-        assert f"| {title} |" in table
+    for form, title in FORMS.items():
+        assert f"| {title} | {record.metrics[f'mlp/{form}/ms']:.1f} |" in table
     assert "| lenet-5 | spectral, ghost |" in bench.tables["conv"]([record]).markdown()
     # A sample's gradient in hooks mode is as large as the parameters, in ghost mode far smaller.
     assert record.metrics["mlp/opacus hooks/bytes a sample"] > record.metrics["mlp/parameters/bytes"]

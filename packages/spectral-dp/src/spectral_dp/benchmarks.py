@@ -27,7 +27,7 @@ from spectral_dp._methods import quietly
 from spectral_dp._projections import DCTLowPass, FFTLowPass, Projection
 from spectral_dp.models import build, mlp
 from tenfold import SettingError
-from tenfold.experiment import Claim, Experiment, Record, Run, Table
+from tenfold.experiment import Experiment, Record, Run, Table
 
 WIDTHS = (512, 256)
 BLOCK = 8
@@ -81,19 +81,6 @@ def measure(run: Run[Settings]) -> None:
         _measure(run, "mlp", FORMS, settings.batch_size)
         for model in settings.conv_models:
             _measure(run, model, CONVOLUTIONAL, settings.conv_batch_size)
-    metrics = run.metrics
-    note = "our own limit; the paper measures no time or memory against Opacus"
-    for over, limit in (("opacus ghost", 1.0), ("sgd", 2.2), ("opacus hooks", 0.05)):
-        ratio = metrics["mlp/spectral ghost/ms"] / metrics[f"mlp/{over}/ms"]
-        name = f"spectral ghost step over {FORMS[over]}"
-        run.claims.append(Claim.at_most(name, paper=limit, ours=ratio, unit="x", note=note))
-    for model in settings.conv_models:
-        for quantity, title in (("ms", "time"), ("bytes", "memory")):
-            ratio = (
-                metrics[f"{model}/spectral ghost/{quantity}"] / metrics[f"{model}/opacus ghost/{quantity}"]
-            )
-            name = f"{model}: {title} of a spectral ghost step over Opacus's fast gradient clipping"
-            run.claims.append(Claim.at_most(name, paper=1.0, ours=ratio, unit="x", note=note))
 
 
 def _measure(run: Run[Settings], model: str, forms: Sequence[str] | dict[str, str], batch_size: int) -> None:
