@@ -23,7 +23,7 @@ def test_every_form_takes_steps(form: str) -> None:
 
 
 def test_the_tables_are_of_one_run(tmp_path: object) -> None:
-    settings = Settings(batch_size=8, conv_models=("lenet-5",), conv_batch_size=4, repeats=1)
+    settings = Settings(batch_size=32, conv_models=("lenet-5",), conv_batch_size=4, repeats=1)
     record = bench.execute(settings, out=tmp_path)
     table = bench.tables["cost"]([record]).markdown()
     for form, title in FORMS.items():
@@ -31,7 +31,7 @@ def test_the_tables_are_of_one_run(tmp_path: object) -> None:
     assert "| lenet-5 | spectral, ghost |" in bench.tables["conv"]([record]).markdown()
     # A sample's gradient in hooks mode is as large as the parameters, in ghost mode far smaller.
     assert record.metrics["mlp/opacus hooks/bytes a sample"] > record.metrics["mlp/parameters/bytes"]
-    assert record.metrics["mlp/spectral ghost/bytes a sample"] < 0.1 * record.metrics["mlp/parameters/bytes"]
+    assert record.metrics["mlp/spectral ghost/bytes a sample"] < 0.25 * record.metrics["mlp/parameters/bytes"]
 
 
 def test_impossible_settings_are_refused() -> None:
