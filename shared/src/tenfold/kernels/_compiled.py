@@ -63,42 +63,17 @@ def sampled_product(
     return found.contiguous()
 
 
-@product.register_fake
-def _(
-    name: str,
-    crow_indices: torch.Tensor,
-    col_indices: torch.Tensor,
-    values: torch.Tensor,
-    dense: torch.Tensor,
-    implementation: str,
-) -> torch.Tensor:
-    return _empty(values, dense, crow_indices)
-
-
-@transposed_product.register_fake
-def _(
-    name: str,
-    crow_indices: torch.Tensor,
-    col_indices: torch.Tensor,
-    values: torch.Tensor,
-    dense: torch.Tensor,
-    rows: int,
-    implementation: str,
-) -> torch.Tensor:
-    return empty_like_layout(dense, rows)
-
-
-@sampled_product.register_fake
-def _(
-    name: str,
-    crow_indices: torch.Tensor,
-    col_indices: torch.Tensor,
-    left: torch.Tensor,
-    right: torch.Tensor,
-    shape: Sequence[int],
-    implementation: str,
-) -> torch.Tensor:
-    return right.new_empty(shape)
+product.register_fake(
+    lambda name, crow_indices, col_indices, values, dense, implementation: _empty(values, dense, crow_indices)
+)
+transposed_product.register_fake(
+    lambda name, crow_indices, col_indices, values, dense, rows, implementation: empty_like_layout(
+        dense, rows
+    )
+)
+sampled_product.register_fake(
+    lambda name, crow_indices, col_indices, left, right, shape, implementation: right.new_empty(shape)
+)
 
 
 def empty_like_layout(dense: torch.Tensor, rows: int) -> torch.Tensor:
