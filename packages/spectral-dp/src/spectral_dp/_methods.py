@@ -88,7 +88,7 @@ def spectrum(
     the others, of `SUBSPACES` alone, keep `rank` directions of their inputs on `public` images.
     """
     layers = {name: layer for name, layer in model.named_modules() if type(layer) in (nn.Linear, nn.Conv2d)}
-    first, layer = next(iter(layers.items()))
+    first, first_layer = next(iter(layers.items()))
     chosen: dict[str, Projection] = {}
     if method in ("filter", "subspace"):
         chosen = {
@@ -96,9 +96,10 @@ def spectrum(
             for name, layer in layers.items()
             if isinstance(layer, nn.Conv2d) and max(layer.kernel_size) > 1
         }
-        if isinstance(layer, nn.Linear) and math.isqrt(layer.in_features) ** 2 == layer.in_features:
-            size = math.isqrt(layer.in_features)
-            chosen[first] = FFTLowPass(ratio, (size, size))
+        if isinstance(first_layer, nn.Linear):
+            size = math.isqrt(first_layer.in_features)
+            if size * size == first_layer.in_features:
+                chosen[first] = FFTLowPass(ratio, (size, size))
     if method in SUBSPACES and public is not None:
         chosen |= _subspaces(model, {name: layers[name] for name in layers if name != first}, public, rank)
     if method not in CONTROLS and method != "paper" and not chosen:
@@ -153,7 +154,7 @@ def train(
     elif method not in CONTROLS:
         options["spectrum"] = projections
     if method == "last-layer":
-        *body, head = [layer for layer in model.modules() if list(layer.parameters(recurse=False))]
+        *body, head = _with_parameters(model)
         for layer in body:
             layer.requires_grad_(False)
         head.requires_grad_(True)
@@ -193,8 +194,7 @@ def pretrain(model: nn.Module, public: Examples, epochs: int, seed: int) -> None
             F.cross_entropy(model(public.x[batch]), public.y[batch]).backward()
             optimizer.step()
         schedule.step()
-    head = [layer for layer in model.modules() if list(layer.parameters(recurse=False))][-1]
-    for p in head.parameters():
+    for p in _with_parameters(model)[-1].parameters():
         nn.init.zeros_(p)
 
 
@@ -208,6 +208,10 @@ def accuracy(model: nn.Module, examples: Examples) -> float:
     )
     model.train()
     return 100 * correct / len(examples)
+
+
+def _with_parameters(model: nn.Module) -> list[nn.Module]:
+    return [layer for layer in model.modules() if list(layer.parameters(recurse=False))]
 
 
 class _Batches(Dataset[tuple[Tensor, Tensor]]):

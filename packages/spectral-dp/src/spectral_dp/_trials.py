@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from spectral_dp._methods import (
-    SUBSPACES,
     Examples,
     Training,
     accuracy,
@@ -21,6 +20,7 @@ from spectral_dp._methods import (
     train,
 )
 from spectral_dp._planning import noise_multiplier
+from spectral_dp._projections import Projection
 from spectral_dp.models import build
 from tenfold import SettingError, data
 
@@ -40,17 +40,25 @@ class Splits:
 
 
 @dataclass(frozen=True)
+class Start:
+    """A method before private training: its network, its projections, and the examples as it sees them."""
+
+    method: str
+    model: nn.Module
+    projections: dict[str, Projection]
+    splits: Splits
+
+
+@dataclass(frozen=True)
 class Trained:
-    """A network after private training, the epsilon that it spent, and what it sees of an image."""
+    """A network after private training, and the epsilon that it spent."""
 
     model: nn.Module
     epsilon: float
-    method: str
-    ratio: float
 
     def accuracy(self, examples: Examples) -> float:
-        """Return the accuracy in percent."""
-        return accuracy(self.model, inputs(self.method, examples, self.ratio))
+        """Return the accuracy in percent on examples as the method sees them."""
+        return accuracy(self.model, examples)
 
 
 def load(dataset: str, examples: int = 0, public: bool = False) -> Splits:
@@ -101,27 +109,27 @@ def noise(epsilon: float, delta: float, samples: int, batch_size: int, epochs: i
 
 
 def start(
-    model: str, method: str, splits: Splits, ratio: float, pretrain_epochs: int, seed: int
-) -> nn.Module:
-    """Return the network that a method starts from, pretrained on the public set as the method sees it."""
-    channels, height, width = inputs(method, splits.validation, ratio).x.shape[1:]
+    model: str, method: str, splits: Splits, ratio: float, rank: int, pretrain_epochs: int, seed: int
+) -> Start:
+    """Return what every private training of a method starts from, pretrained if wanted."""
+    train, validation, test = (
+        inputs(method, part, ratio) for part in (splits.train, splits.validation, splits.test)
+    )
+    channels, height, width = validation.x.shape[1:]
     network = build(model, (channels, height, width), seed)
-    if pretrain_epochs and splits.public is not None:
-        pretrain(network, inputs(method, splits.public, ratio), pretrain_epochs, seed)
-    return network
+    few = None
+    if splits.public is not None:
+        if pretrain_epochs:
+            pretrain(network, inputs(method, splits.public, ratio), pretrain_epochs, seed)
+        few = Examples(splits.public.x[:PUBLIC_IMAGES], splits.public.y[:PUBLIC_IMAGES])
+        few = inputs(method, few, ratio)
+    projections = spectrum(method, network, few, ratio, rank)
+    return Start(method, network, projections, Splits(splits.variant, train, validation, test, few))
 
 
-def fit(
-    method: str, first: nn.Module, splits: Splits, ratio: float, rank: int, how: Training, seed: int
-) -> Trained:
-    """Train a copy of the network `first` privately."""
+def fit(first: Start, how: Training, seed: int) -> Trained:
+    """Train a copy of the network privately."""
     with quietly():
         torch.manual_seed(seed)
-        model = deepcopy(first)
-        public = None
-        if splits.public is not None and method in SUBSPACES:
-            few = Examples(splits.public.x[:PUBLIC_IMAGES], splits.public.y[:PUBLIC_IMAGES])
-            public = inputs(method, few, ratio)
-        projections = spectrum(method, model, public, ratio, rank)
-        model, spent = train(method, model, projections, inputs(method, splits.train, ratio), how)
-    return Trained(model, spent, method, ratio)
+        model, spent = train(first.method, deepcopy(first.model), first.projections, first.splits.train, how)
+    return Trained(model, spent)

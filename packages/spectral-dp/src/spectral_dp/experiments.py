@@ -16,12 +16,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from torch import nn
 
 from spectral_dp._methods import CONTROLS, METHODS, SUBSPACES, Training
 from spectral_dp._projections import FFTLowPass
 from spectral_dp._results import accuracy_table, gain_table, plot
-from spectral_dp._trials import fit, load, noise, start
+from spectral_dp._trials import Start, fit, load, noise, start
 from spectral_dp.models import MODELS
 from tenfold import SettingError, UnknownNameError
 from tenfold.experiment import Claim, Experiment, Run
@@ -120,11 +119,12 @@ def compare(run: Run[Settings]) -> None:
     }
     for method in settings.methods:
         candidates = [(epsilon, lr) for epsilon in settings.epsilons for lr in settings.lrs]
-        first: nn.Module | None = None
+        first: Start | None = None
         for index in run.stage(method, len(candidates)):
             if first is None:
+                pretrain_epochs = settings.pretrain_epochs
                 first = start(
-                    settings.model, method, splits, settings.ratio, settings.pretrain_epochs, run.seed
+                    settings.model, method, splits, settings.ratio, settings.rank, pretrain_epochs, run.seed
                 )
             epsilon, lr = candidates[index]
             how = Training(
@@ -135,9 +135,9 @@ def compare(run: Run[Settings]) -> None:
                 max_grad_norm=settings.max_grad_norm,
                 lr=lr,
             )
-            trained = fit(method, first, splits, settings.ratio, settings.rank, how, run.seed)
-            run.log(f"{method}/{epsilon:g}/validation", trained.accuracy(splits.validation))
-            run.log(f"{method}/{epsilon:g}/test of every rate", trained.accuracy(splits.test))
+            trained = fit(first, how, run.seed)
+            run.log(f"{method}/{epsilon:g}/validation", trained.accuracy(first.splits.validation))
+            run.log(f"{method}/{epsilon:g}/test of every rate", trained.accuracy(first.splits.test))
             run.log(f"{method}/{epsilon:g}/epsilon", trained.epsilon)
         for epsilon in settings.epsilons:
             name = f"{method}/{epsilon:g}"

@@ -109,7 +109,7 @@ def _validation(
     """Yield the accuracy on the validation split of every learning rate."""
     settings = run.settings
     ratio, bound = candidate["ratio"], candidate["max_grad_norm"]
-    first = start(settings.model, method, splits, ratio, 0, run.seed)
+    first = start(settings.model, method, splits, ratio, 1, 0, run.seed)
     for step in settings.steps:
         how = Training(
             noise_multiplier=multiplier,
@@ -119,7 +119,7 @@ def _validation(
             max_grad_norm=bound,
             lr=step / bound,
         )
-        yield fit(method, first, splits, ratio, 1, how, run.seed).accuracy(splits.validation)
+        yield fit(first, how, run.seed).accuracy(first.splits.validation)
 
 
 def search_table(records: Sequence[Record]) -> Table:
