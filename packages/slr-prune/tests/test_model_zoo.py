@@ -21,7 +21,7 @@ from tenfold import SettingError
 def bert() -> nn.Module:
     """A transformers BERT of two layers."""
     config = BertConfig(
-        hidden_size=128, num_hidden_layers=2, num_attention_heads=4, intermediate_size=512, vocab_size=200
+        hidden_size=128, num_hidden_layers=2, num_attention_heads=4, intermediate_size=1024, vocab_size=200
     )
     return BertForSequenceClassification(config)
 
