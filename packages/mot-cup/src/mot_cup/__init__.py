@@ -1,0 +1,8 @@
+"""Multi-object tracking with calibrated detection uncertainty."""
+
+from mot_cup._detections import BoxCovariance, Detections
+from mot_cup._tracks import Tracks
+
+__version__ = "0.1.0"
+
+__all__ = ["BoxCovariance", "Detections", "Tracks", "__version__"]
