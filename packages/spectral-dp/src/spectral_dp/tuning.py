@@ -111,7 +111,7 @@ def search(run: Run[Settings]) -> None:
 def _searched(settings: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[float]]]:
     """Yield the settings that have several values, and these."""
     for axis, values in AXES.items():
-        if len(settings[values]) > 1:
+        if len(settings.get(values, ())) > 1:
             yield axis, settings[values]
 
 
