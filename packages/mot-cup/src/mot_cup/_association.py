@@ -220,7 +220,7 @@ def _by_candidates(
             if kind == GIOU:
                 gain = generalised_overlap(rows, d, boxes, t) - limit
             else:
-                gain = limit - _distance(kind, limit, filters, t, z, noise, errors, d, work)
+                gain = limit - distance(kind, limit, filters, t, z, noise, errors, d, work)
             if not gain >= 0:
                 continue
             if count == len(gains):
@@ -306,18 +306,24 @@ def _published_nll(
     cost = np.empty((len(left), len(free)))
     for i, d in enumerate(left):
         for k, t in enumerate(free):
-            total = 0.0
-            for j in range(4):
-                v = errors[d, j, j] if len(errors) else variance(noise, MEASUREMENT, j, z[d, 3])
-                off = filters.means[t, j] - z[d, j]
-                total += max(0.0, (LOG_2PI + np.log(v) + off * off / v) / 2)
-            cost[i, k] = total / 4
+            cost[i, k] = published_nll(filters, t, z, noise, errors, d)
             if per_class and classes[t] != int(rows[d, 5]):
                 cost[i, k] = np.inf
     chosen = assign(cost)
     for i, d in enumerate(left):
         if chosen[i] >= 0 and cost[i, chosen[i]] <= limit:
             partners[d] = free[chosen[i]]
+
+
+@compiled
+def published_nll(filters: Filters, t: int, z: Floats, noise: Floats, errors: Floats, d: int) -> float:
+    """Return the paper's distance of a track from a detection."""
+    total = 0.0
+    for j in range(4):
+        v = errors[d, j, j] if len(errors) else variance(noise, MEASUREMENT, j, z[d, 3])
+        off = filters.means[t, j] - z[d, j]
+        total += max(0.0, (LOG_2PI + np.log(v) + off * off / v) / 2)
+    return total / 4
 
 
 @compiled
@@ -349,7 +355,7 @@ def area(boxes: Floats, row: int) -> float:
 
 
 @compiled
-def _distance(
+def distance(
     kind: int,
     limit: float,
     filters: Filters,

@@ -75,6 +75,28 @@ def to_dense(filters: Filters) -> Filters:
 
 
 @compiled
+def enlarge(filters: Filters, capacity: int) -> Filters:
+    """Return the same filters with room for `capacity`."""
+    means, whole = np.zeros((capacity, 8)), len(filters.dense) > 0
+    split = np.zeros((0 if whole else capacity, 4, 3))
+    dense = np.zeros((capacity if whole else 0, 8, 8))
+    means[: len(filters.means)] = filters.means
+    split[: len(filters.split)] = filters.split
+    dense[: len(filters.dense)] = filters.dense
+    return Filters(means, split, dense)
+
+
+@compiled
+def copy_filter(source: Filters, row: int, target: Filters, target_row: int) -> None:
+    """Write one filter over another, of the same form."""
+    target.means[target_row] = source.means[row]
+    if len(source.dense):
+        target.dense[target_row] = source.dense[row]
+    else:
+        target.split[target_row] = source.split[row]
+
+
+@compiled
 def variance(noise: Floats, kind: int, coordinate: int, height: float) -> float:
     """Return one variance of a table at a height."""
     return noise[kind, coordinate, 0] + noise[kind, coordinate, 1] * height * height

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from mot_cup._association import Stage, stage_table
 from mot_cup._boxes import Floats
 from mot_cup._detections import Detections
-from mot_cup._frames import check_step, correlated, errors_of, pack, rows_of
+from mot_cup._frames import check_step, correlated, errors_of, pack, rows_of, tracks_of
 from mot_cup._kalman import to_dense
 from mot_cup._noise import NOISE, Noise, PaperCompat, Uncertainty
 from mot_cup._sort_step import Live, Rules, Trace, make_live, room_for, run, step
@@ -170,22 +170,10 @@ class Sort:
         self._live, ends = run(
             self._rules, self._live, packed.rows, packed.starts, packed.errors, packed.steps, out, NO_TRACE
         )
-        return _tracks(packed.numbers, ends, out)
+        return tracks_of(packed.numbers, ends, out)
 
     def _make_room(self, errors: Floats, rows: int) -> None:
         if len(errors) and len(self._live.filters.split) and correlated(errors):
             self._live = self._live._replace(filters=to_dense(self._live.filters))
         if self._live.tracker[0] + rows > len(self._live.idle):
             self._live = room_for(self._live, rows)
-
-
-def _tracks(numbers: np.ndarray, ends: np.ndarray, out: Floats) -> Tracks:
-    reported = out[: ends[-1] if len(ends) else 0]
-    return Tracks(
-        np.repeat(numbers, np.diff(ends, prepend=0)),
-        reported[:, 4].astype(np.int64),
-        reported[:, :4],
-        reported[:, 5],
-        reported[:, 6].astype(np.int64),
-        reported[:, 7].astype(np.int64),
-    )

@@ -17,7 +17,16 @@ import numpy as np
 from mot_cup._association import FREE, associate
 from mot_cup._boxes import Floats
 from mot_cup._compiled import compiled
-from mot_cup._kalman import Filters, make_filters, measurement_covariance, predict, start, update
+from mot_cup._kalman import (
+    Filters,
+    copy_filter,
+    enlarge,
+    make_filters,
+    measurement_covariance,
+    predict,
+    start,
+    update,
+)
 from mot_cup._state_models import corners, measure
 from mot_cup._tracks import Ints
 
@@ -116,18 +125,9 @@ def room_for(live: Live, more: int) -> Live:
     if tracker[LIVE] + more <= capacity:
         return live
     wanted = max(2 * capacity, tracker[LIVE] + more)
-    dense = len(filters.dense) > 0
-    means = np.zeros((wanted, 8))
-    means[:capacity] = filters.means
-    split_form, dense_form = (
-        np.zeros((0 if dense else wanted, 4, 3)),
-        np.zeros((wanted if dense else 0, 8, 8)),
-    )
-    split_form[: len(filters.split)] = filters.split
-    dense_form[: len(filters.dense)] = filters.dense
     new_counts, new_idle = np.zeros((wanted, 3), np.int64), np.zeros(wanted)
     new_counts[:capacity], new_idle[:capacity] = counts, idle
-    return Live(Filters(means, split_form, dense_form), new_counts, new_idle, tracker)
+    return Live(enlarge(filters, wanted), new_counts, new_idle, tracker)
 
 
 @compiled
@@ -255,11 +255,7 @@ def run(
 @compiled
 def _move(live: Live, source: int, target: int) -> None:
     filters, counts, idle, _ = live
-    filters.means[target] = filters.means[source]
-    if len(filters.dense):
-        filters.dense[target] = filters.dense[source]
-    else:
-        filters.split[target] = filters.split[source]
+    copy_filter(filters, source, filters, target)
     counts[target] = counts[source]
     idle[target] = idle[source]
 
