@@ -125,8 +125,8 @@ def column_sums(values: Floats) -> Floats:
 def pairwise_sum(values: Floats) -> float:
     """Return ``values.sum()`` to the last bit: NumPy adds in eight lanes, and in halves above 128."""
     n = len(values)
+    total: float = 0.0
     if n < 8:
-        total = 0.0
         for value in values:
             total += value
         return total
@@ -138,8 +138,8 @@ def pairwise_sum(values: Floats) -> float:
     for start in range(8, whole, 8):
         for lane in range(8):
             lanes[lane] += values[start + lane]
-    left = (lanes[0] + lanes[1]) + (lanes[2] + lanes[3])
-    total: float = left + ((lanes[4] + lanes[5]) + (lanes[6] + lanes[7]))
+    total += (lanes[0] + lanes[1]) + (lanes[2] + lanes[3])
+    total += (lanes[4] + lanes[5]) + (lanes[6] + lanes[7])
     for value in values[whole:]:
         total += value
     return total
