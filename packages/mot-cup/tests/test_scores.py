@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.integrate import quad
-from scipy.stats import multivariate_normal, norm
+from scipy.stats import chi2, multivariate_normal, norm
 
 from mot_cup.scores import (
     chi_square_bounds,
@@ -104,6 +104,7 @@ def test_nees_of_a_consistent_filter_is_within_its_bounds_and_others_are_not() -
 def test_bounds_hold_the_mean_as_often_as_they_say() -> None:
     means = np.random.default_rng(4).chisquare(3, size=(20_000, 10)).mean(axis=1)
     low, high = chi_square_bounds(10, 3, 0.9)
+    assert (low, high) == pytest.approx((chi2.ppf(0.05, 30) / 10, chi2.ppf(0.95, 30) / 10))
     assert ((means > low) & (means < high)).mean() == pytest.approx(0.9, abs=0.01)
 
 

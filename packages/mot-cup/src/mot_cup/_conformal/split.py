@@ -23,7 +23,7 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from mot_cup.scores import check_level
 from tenfold import DataError, SettingError, UnknownNameError
@@ -167,7 +167,7 @@ def normal_deviations(level: float = PAPER_LEVEL, region: Region = "each", dimen
     check_level(level)
     check_region(region)
     one = {"each": level, "max-score": level ** (1 / dimensions), "bonferroni": 1 - (1 - level) / dimensions}
-    return round(float(norm.ppf((1 + one[region]) / 2)), 4)
+    return round(float(ndtri((1 + one[region]) / 2)), 4)
 
 
 def check_region(region: str) -> None:
