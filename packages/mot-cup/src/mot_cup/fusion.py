@@ -33,6 +33,7 @@ from mot_cup._assignment import assign_within
 from mot_cup._boxes import Floats, from_space, to_space
 from mot_cup._compiled import compiled
 from mot_cup._detections import BoxCovariance, Detections
+from mot_cup._matching import overlaps
 from mot_cup._rotated import RotatedDetections, wrap
 from mot_cup._tracks import Ints
 from tenfold import DataError, SettingError, UnknownNameError
@@ -153,7 +154,7 @@ def early_fusion(agents: Sequence[Detections | None], *, overlap: float = 0.3) -
     pooled, _ = _pool(agents)
     ordered = pooled[np.argsort(-pooled.scores, kind="stable")]
     same = ordered.classes[:, None] == ordered.classes
-    covers = (_overlaps(ordered.boxes, ordered.boxes) > overlap) & same
+    covers = (overlaps(ordered.boxes, ordered.boxes) > overlap) & same
     kept: list[int] = []
     for row in range(len(ordered)):
         if not covers[row, kept].any():
@@ -477,7 +478,7 @@ def _associate(
 
 def _cost(pooled: Detections, association: Association, per_class: bool) -> Floats:
     if association == "iou":
-        cost = -_overlaps(pooled.boxes, pooled.boxes)
+        cost = -overlaps(pooled.boxes, pooled.boxes)
     else:
         means, covariances = _gaussians(pooled)
         cost = _mahalanobis(means[:, None] - means, covariances[:, None] + covariances)
@@ -490,16 +491,6 @@ def _mahalanobis(differences: Floats, covariances: Floats) -> Floats:
     """Return squared distances, infinite where there is no uncertainty at all."""
     result: Floats = np.einsum("abi,abij,abj->ab", differences, _inverse(covariances), differences)
     return np.ascontiguousarray(result)
-
-
-def _overlaps(first: Floats, second: Floats) -> Floats:
-    sides = np.minimum(first[:, None, 2:], second[None, :, 2:]) - np.maximum(
-        first[:, None, :2], second[None, :, :2]
-    )
-    common = np.maximum(sides, 0).prod(2)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (first, second)]
-    result: Floats = common / (areas[0][:, None] + areas[1] - common)
-    return result
 
 
 def _best(objects: Ints, scores: Floats) -> Ints:
