@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,11 +16,15 @@ from trackeval.datasets import Kitti2DBox, MotChallenge2DBox
 from trackeval.metrics import CLEAR, HOTA
 from trackeval.metrics import Identity as TrackEvalIdentity
 
-from mot_cup import Tracks
+from mot_cup import Detections, Tracks
 from mot_cup._matching import column_sums, match, overlaps, row_sums
-from mot_cup.io import KITTI_TYPES, KittiObjects
+from mot_cup.identities import relink
+from mot_cup.io import KITTI_TYPES, KittiObjects, read_mot_tracks, read_v2xsim
 from mot_cup.metrics import Scores, average, combine, evaluate, kitti, mot_challenge
 from tenfold import DataError, SettingError, UnknownNameError
+
+DATA = Path(os.environ.get("TENFOLD_DATA", "")) / "tracking"
+real = pytest.mark.skipif(not (DATA / "v2xsim").is_dir(), reason="TENFOLD_DATA has no tracking files")
 
 QUIET = {"PRINT_CONFIG": False}
 ORACLES = (HOTA(), CLEAR(QUIET), TrackEvalIdentity(QUIET))
@@ -337,3 +343,49 @@ def test_a_track_where_nothing_is_labelled_is_neither_right_nor_wrong() -> None:
     assert kept.ids.tolist() == [0, 4]
     with pytest.raises(UnknownNameError, match="one of Car, Pedestrian"):
         kitti(KittiObjects.from_tracks(truth), tracks, "Van")  # type: ignore[arg-type]
+
+
+def linked(detections: dict[int, Detections]) -> Tracks:
+    """Return the tracks of a plain tracker."""
+    found = list(detections.values())
+    boxes = np.concatenate([item.boxes for item in found])
+    return relink(
+        Tracks(np.repeat(list(detections), [len(item) for item in found]), np.arange(len(boxes)), boxes)
+    )
+
+
+def compare_together(pairs: list[tuple[Tracks, Tracks, int]]) -> Scores:
+    scores = [evaluate(truth, tracks, frames=frames) for truth, tracks, frames in pairs]
+    parts = [oracle(oracle_data(*pair)) for pair in pairs]
+    for item, part in zip(scores, parts, strict=True):
+        compare(item, part)
+    named = [{str(number): part[index] for number, part in enumerate(parts)} for index in range(3)]
+    combined = combine(scores)
+    compare(combined, [metric.combine_sequences(part) for metric, part in zip(ORACLES, named, strict=True)])
+    return combined
+
+
+@real
+def test_figures_of_tud_are_trackevals() -> None:
+    pairs = []
+    for name, frames in (("TUD-Campus", 71), ("TUD-Stadtmitte", 179)):
+        folder = DATA / "motmetrics_tud" / name
+        truth, tracks = mot_challenge(
+            read_mot_tracks(folder / "gt.txt"), read_mot_tracks(folder / "test.txt"), "MOT15"
+        )
+        pairs.append((truth, tracks, frames))
+    # As motmetrics documents it.
+    assert evaluate(*pairs[0][:2])["MOTA"] == pytest.approx(0.526, abs=0.001)
+    assert compare_together(pairs)["HOTA"] > 0.3
+
+
+@real
+@pytest.mark.parametrize("mended", [False, True])
+def test_figures_of_v2xsim_are_trackevals(mended: bool) -> None:
+    pairs = [
+        (relink(item.truth) if mended else item.truth, linked(item.detections), item.info.length)
+        for item in read_v2xsim(DATA / "v2xsim")
+    ]
+    assert len(pairs) == 40
+    combined = compare_together(pairs)
+    assert (combined["AssA"] > 0.6) is mended

@@ -78,8 +78,8 @@ def eval_command(
     if check.share > DOUBTFUL and not mend:
         console.print(
             f"{100 * check.share:.1f} % of the truth's boxes do not overlap the one of the same identity a "
-            "frame before: its identities may be wrong, and HOTA, AssA, IDF1 and IDSW with them. --relink mends "
-            "them.",
+            "frame before: its identities may be wrong, and HOTA, AssA, IDF1 and IDSW with them. "
+            "--relink mends them.",
             soft_wrap=True,
             highlight=False,
         )
