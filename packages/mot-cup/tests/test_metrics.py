@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,11 +18,15 @@ from trackeval.datasets import Kitti2DBox, MotChallenge2DBox
 from trackeval.metrics import CLEAR, HOTA
 from trackeval.metrics import Identity as TrackEvalIdentity
 
-from mot_cup import Tracks
-from mot_cup._matching import column_sums, match, overlaps, row_sums
-from mot_cup.io import KITTI_TYPES, KittiObjects
+from mot_cup import Detections, Tracks
+from mot_cup._matching import column_sums, match, match_positive, overlaps, row_sums
+from mot_cup.identities import relink
+from mot_cup.io import KITTI_TYPES, KittiObjects, read_mot_tracks, read_v2xsim
 from mot_cup.metrics import Scores, average, combine, evaluate, kitti, mot_challenge
 from tenfold import DataError, SettingError, UnknownNameError
+
+DATA = Path(os.environ.get("TENFOLD_DATA", "")) / "tracking"
+real = pytest.mark.skipif(not (DATA / "v2xsim").is_dir(), reason="TENFOLD_DATA has no tracking files")
 
 QUIET = {"PRINT_CONFIG": False}
 ORACLES = (HOTA(), CLEAR(QUIET), TrackEvalIdentity(QUIET))
@@ -199,6 +207,10 @@ def test_ties_fall_as_scipys(rows: list[list[float]]) -> None:
     row, column = linear_sum_assignment(values, maximize=True)
     expected[row] = column
     assert match(values).tolist() == expected.tolist()
+    positive = [
+        column if column >= 0 and values[row, column] > 0 else -1 for row, column in enumerate(expected)
+    ]
+    assert match_positive(values).tolist() == positive
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (5, 1), (1, 7), (9, 8), (17, 129), (300, 3), (40, 300)])
@@ -337,3 +349,69 @@ def test_a_track_where_nothing_is_labelled_is_neither_right_nor_wrong() -> None:
     assert kept.ids.tolist() == [0, 4]
     with pytest.raises(UnknownNameError, match="one of Car, Pedestrian"):
         kitti(KittiObjects.from_tracks(truth), tracks, "Van")  # type: ignore[arg-type]
+
+
+def linked(detections: dict[int, Detections]) -> Tracks:
+    """Return the tracks of a plain tracker."""
+    found = list(detections.values())
+    boxes = np.concatenate([item.boxes for item in found])
+    return relink(
+        Tracks(np.repeat(list(detections), [len(item) for item in found]), np.arange(len(boxes)), boxes)
+    )
+
+
+def compare_together(pairs: list[tuple[Tracks, Tracks, int]]) -> Scores:
+    scores = [evaluate(truth, tracks, frames=frames) for truth, tracks, frames in pairs]
+    parts = [oracle(oracle_data(*pair)) for pair in pairs]
+    for item, part in zip(scores, parts, strict=True):
+        compare(item, part)
+    named = [{str(number): part[index] for number, part in enumerate(parts)} for index in range(3)]
+    combined = combine(scores)
+    compare(combined, [metric.combine_sequences(part) for metric, part in zip(ORACLES, named, strict=True)])
+    return combined
+
+
+@real
+def test_figures_of_tud_are_trackevals() -> None:
+    pairs = []
+    for name, frames in (("TUD-Campus", 71), ("TUD-Stadtmitte", 179)):
+        folder = DATA / "motmetrics_tud" / name
+        truth, tracks = mot_challenge(
+            read_mot_tracks(folder / "gt.txt"), read_mot_tracks(folder / "test.txt"), "MOT15"
+        )
+        pairs.append((truth, tracks, frames))
+    # As motmetrics documents it.
+    assert evaluate(*pairs[0][:2])["MOTA"] == pytest.approx(0.526, abs=0.001)
+    assert compare_together(pairs)["HOTA"] > 0.3
+
+
+@real
+@pytest.mark.parametrize("mended", [False, True])
+def test_figures_of_v2xsim_are_trackevals(mended: bool) -> None:
+    pairs = [
+        (relink(item.truth) if mended else item.truth, linked(item.detections), item.info.length)
+        for item in read_v2xsim(DATA / "v2xsim")
+    ]
+    assert len(pairs) == 40
+    combined = compare_together(pairs)
+    assert (combined["AssA"] > 0.6) is mended
+
+
+@pytest.mark.slow
+def test_ten_times_as_fast_as_trackeval() -> None:
+    """Print the CPU time of a frame of 20 objects (`pytest -s`); TrackEval is given the overlaps."""
+    pairs = [(*noisy(np.random.default_rng(seed), frames=300, objects=20), 300) for seed in range(5)]
+    data = [oracle_data(*pair) for pair in pairs]
+    ours, theirs = [], []
+    for _ in range(7):
+        start = time.process_time()
+        for truth, tracks, frames in pairs:
+            evaluate(truth, tracks, frames=frames)
+        middle = time.process_time()
+        for item in data:
+            oracle(item)
+        ours.append(middle - start)
+        theirs.append(time.process_time() - middle)
+    each, other = np.median(ours) / 1500, np.median(theirs) / 1500
+    sys.stdout.write(f"{1e6 * each:.1f} us a frame, TrackEval {1e6 * other:.1f}: {other / each:.1f} times\n")
+    assert other > 10 * each

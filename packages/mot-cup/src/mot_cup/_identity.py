@@ -67,5 +67,6 @@ def _agreeing(pairing: Pairing, identities: int, tracks: int, threshold: float) 
         values = similarity(pairing, frame)
         for row in range(len(true)):
             for column in range(len(tracked)):
-                counts[true[row], tracked[column]] += values[row, column] >= threshold
+                if values[row, column] >= threshold:
+                    counts[true[row], tracked[column]] += 1
     return counts
