@@ -34,7 +34,7 @@ Tracked = Literal["level", "quantile"]
 TRACKED: tuple[Tracked, ...] = get_args(Tracked)
 STEPS: dict[Tracked, tuple[float, ...]] = {
     "level": (0.002, 0.005, 0.01, 0.02, 0.03),
-    "quantile": (0.02, 0.05, 0.1, 0.15, 0.2, 0.3),
+    "quantile": (0.05, 0.1, 0.15, 0.2, 0.3, 0.4),
 }
 # Infinite and empty intervals say nothing; a step that makes more of them is not chosen.
 VOID = 0.02
@@ -136,8 +136,8 @@ class AdaptiveConformal:
         if not (eta >= 0).all() or not np.isfinite(eta).all():
             raise SettingError(f"a step of {eta.tolist()}", "0 or more", "Choose one by choose_step.")
         self.level, self.step, self.tracked = level, eta, tracked
-        self.quantiles = conformal_quantiles(calibration, level)
         self._sorted = np.sort(check_scores(calibration), axis=0)
+        self.quantiles = conformal_quantiles(self._sorted, level)
         # Kept apart from the quantiles: below rank 1 and above rank n the path must remember how far it is.
         self._miss_level = np.full(len(self.quantiles), 1 - level)
 

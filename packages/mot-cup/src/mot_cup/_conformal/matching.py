@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 
 from mot_cup._boxes import Floats, Space, to_space
 from mot_cup._detections import BoxCovariance, Detections
+from mot_cup._matching import match_positive, overlaps
 from mot_cup._tracks import Ints, Tracks
 from tenfold import DataError, SettingError
 
@@ -93,14 +93,13 @@ def match(frames: Mapping[int, Detections], truth: Tracks, iou: float = IOU) -> 
         if frame not in frames:
             continue
         detections = frames[frame]
-        overlap = _iou(detections.boxes, truth.boxes[rows])
-        overlap[detections.classes[:, None] != truth.classes[rows]] = 0
-        overlap[overlap < iou] = 0
-        left, right = linear_sum_assignment(overlap, maximize=True)
-        kept = overlap[left, right] > 0
-        numbers.append(np.full(kept.sum(), frame))
-        found.append(detections[left[kept]])
-        boxes.append(truth.boxes[rows][right[kept]])
+        overlap = overlaps(detections.boxes, truth.boxes[rows])
+        apart = detections.classes[:, None] != truth.classes[rows]
+        partners = match_positive(np.where(apart | (overlap < iou), 0.0, overlap))
+        matched = partners >= 0
+        numbers.append(np.full(matched.sum(), frame))
+        found.append(detections[matched])
+        boxes.append(truth.boxes[rows][partners[matched]])
     if not found:
         return Matches(np.empty(0, np.int64), Detections(np.empty((0, 4))), np.empty((0, 4)))
     return Matches(np.concatenate(numbers), _joined(found), np.concatenate(boxes))
@@ -176,11 +175,3 @@ def _joined(parts: Sequence[Detections]) -> Detections:
         np.concatenate([getattr(part, name) for part in parts]) for name in ("boxes", "scores", "classes")
     )
     return Detections(boxes, scores, classes, covariance, unit)
-
-
-def _iou(left: Floats, right: Floats) -> Floats:
-    low = np.maximum(left[:, None, :2], right[None, :, :2])
-    high = np.minimum(left[:, None, 2:], right[None, :, 2:])
-    both = np.maximum(high - low, 0).prod(axis=2)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(axis=1) for boxes in (left, right)]
-    return np.asarray(both / (areas[0][:, None] + areas[1] - both))
