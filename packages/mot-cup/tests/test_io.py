@@ -13,6 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mot_cup import Detections, Tracks
+from mot_cup._boxes import to_space
+from mot_cup._pairing import pair
+from mot_cup._preprocessing import matched_rows
 from mot_cup.io import (
     KITTI_TYPES,
     KittiObjects,
@@ -340,24 +343,16 @@ def test_errors_of_v2xsim_follow_its_variances_in_metres() -> None:
 
 def matched_errors(upright: bool) -> tuple[np.ndarray, np.ndarray]:
     """Return errors of detections in x, y, s, r in metres, and the deviations that the detector says."""
-    from mot_cup._boxes import to_space
-    from mot_cup._matching import match_positive, overlaps
-
     errors, deviations = [], []
     for sequence in read_v2xsim(DATA / "v2xsim", unit="m", upright=upright):
-        for frame, rows in sequence.truth.by_frame():
-            found = sequence.detections.get(frame)
-            if found is None:
-                continue
-            truth = sequence.truth.boxes[rows]
-            overlap = overlaps(found.boxes, truth)
-            columns = match_positive(np.where(overlap > 0.5, overlap, 0))
-            some = columns >= 0
-            errors.append(to_space(found.boxes[some], "xysr") - to_space(truth[columns[some]], "xysr"))
-            assert found.covariance is not None
-            deviations.append(
-                np.sqrt(np.diagonal(found.covariance.matrices[some], axis1=1, axis2=2)).reshape(-1, 4)
-            )
+        frames, found = list(sequence.detections), list(sequence.detections.values())
+        boxes = np.concatenate([item.boxes for item in found])
+        tracks = Tracks(np.repeat(frames, [len(item) for item in found]), np.arange(len(boxes)), boxes)
+        rows = matched_rows(pair(sequence.truth, tracks), 0.5)
+        some = rows >= 0
+        errors.append(to_space(boxes[some], "xysr") - to_space(sequence.truth.boxes[rows[some]], "xysr"))
+        matrices = np.concatenate([item.covariance.matrices for item in found if item.covariance is not None])
+        deviations.append(np.sqrt(np.diagonal(matrices[some], axis1=1, axis2=2)))
     return np.concatenate(errors), np.concatenate(deviations)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,14 +12,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
-from trackeval.datasets import MotChallenge2DBox
+from trackeval.datasets import Kitti2DBox, MotChallenge2DBox
 from trackeval.metrics import CLEAR, HOTA
 from trackeval.metrics import Identity as TrackEvalIdentity
 
-from mot_cup import Tracks
+from mot_cup import Detections, Tracks
 from mot_cup._matching import column_sums, match, overlaps, row_sums
-from mot_cup.metrics import Scores, average, combine, evaluate, mot_challenge
+from mot_cup.identities import relink
+from mot_cup.io import KITTI_TYPES, KittiObjects, read_mot_tracks, read_v2xsim
+from mot_cup.metrics import Scores, average, combine, evaluate, kitti, mot_challenge
 from tenfold import DataError, SettingError, UnknownNameError
+
+DATA = Path(os.environ.get("TENFOLD_DATA", "")) / "tracking"
+real = pytest.mark.skipif(not (DATA / "v2xsim").is_dir(), reason="TENFOLD_DATA has no tracking files")
 
 QUIET = {"PRINT_CONFIG": False}
 ORACLES = (HOTA(), CLEAR(QUIET), TrackEvalIdentity(QUIET))
@@ -280,3 +288,104 @@ def test_a_track_on_a_distractor_is_neither_right_nor_wrong() -> None:
         mot_challenge(tracks, tracks)
     with pytest.raises(DataError, match="tracks of class 8"):
         mot_challenge(truth, truth)
+
+
+def kittis(labels: KittiObjects, tracks: Tracks, frames: int, kind: str) -> dict[str, Any]:
+    """Return what TrackEval leaves of KITTI's truth and tracks."""
+    dataset = Kitti2DBox.__new__(Kitti2DBox)
+    dataset.max_occlusion, dataset.max_truncation, dataset.min_height = 2, 0, 25
+    dataset.class_name_to_class_id = {
+        name.lower(): number for number, name in enumerate(KITTI_TYPES) if name != "DontCare"
+    }
+    truth, regions = labels.of(), labels.of("DontCare")
+    data = oracle_data(truth.tracks(), tracks, frames)
+    raw = {"num_timesteps": frames, "seq": "sequence", "similarity_scores": data["similarity_scores"]}
+    for name, source in (("gt", truth), ("tracker", tracks)):
+        rows = [np.flatnonzero(source.frames == frame + 1) for frame in range(frames)]
+        raw[f"{name}_ids"] = [source.ids[some] for some in rows]
+        raw[f"{name}_dets"] = [source.boxes[some] for some in rows]
+        raw[f"{name}_classes"] = [source.classes[some] for some in rows]
+    rows = [np.flatnonzero(truth.frames == frame + 1) for frame in range(frames)]
+    raw["gt_extras"] = [
+        {"occlusion": truth.occluded[some], "truncation": truth.truncated[some]} for some in rows
+    ]
+    raw["tracker_confidences"] = [tracks.scores[tracks.frames == frame + 1] for frame in range(frames)]
+    raw["gt_crowd_ignore_regions"] = [regions.boxes[regions.frames == frame + 1] for frame in range(frames)]
+    return dict(dataset.get_preprocessed_seq_data(raw, kind.lower()))
+
+
+@settings(fuzz, max_examples=150)
+@given(sources(), sources(), st.integers(0, 2**32 - 1), st.sampled_from(["Car", "Pedestrian"]))
+def test_what_kitti_leaves_out(truth: Tracks, tracks: Tracks, seed: int, kind: Any) -> None:
+    generator = np.random.default_rng(seed)
+    n = len(truth)
+    classes = generator.choice([0, 0, 1, 2, 2, 4, 6], n)
+    labels = replace(
+        KittiObjects.from_tracks(Tracks(truth.frames, truth.ids, 10 * truth.boxes, classes=classes)),
+        truncated=generator.choice([0.0, 0, 1], n),
+        occluded=generator.choice([0.0, 2, 3], n),
+    )
+    tracks = Tracks(
+        tracks.frames, tracks.ids, 10 * tracks.boxes, classes=generator.choice([1, 2, 2], len(tracks))
+    )
+    kept = kitti(labels, tracks, kind)
+    compare(evaluate(*kept, frames=6), oracle(kittis(labels, tracks, 6, kind)))
+
+
+def test_a_track_where_nothing_is_labelled_is_neither_right_nor_wrong() -> None:
+    boxes = np.array(
+        [[0.0, 0, 50, 50], [100, 0, 150, 50], [200, 0, 250, 50], [300, 0, 320, 20], [400, 0, 450, 50]]
+    )
+    truth = Tracks(np.zeros(3), np.arange(3), boxes[:3], classes=np.array([2, 0, 4]))
+    tracks = Tracks(np.zeros(5), np.arange(5), boxes)
+    left, kept = kitti(KittiObjects.from_tracks(truth), tracks)
+    assert left.ids.tolist() == [0]
+    assert kept.ids.tolist() == [0, 4]
+    with pytest.raises(UnknownNameError, match="one of Car, Pedestrian"):
+        kitti(KittiObjects.from_tracks(truth), tracks, "Van")  # type: ignore[arg-type]
+
+
+def linked(detections: dict[int, Detections]) -> Tracks:
+    """Return the tracks of a plain tracker."""
+    found = list(detections.values())
+    boxes = np.concatenate([item.boxes for item in found])
+    return relink(
+        Tracks(np.repeat(list(detections), [len(item) for item in found]), np.arange(len(boxes)), boxes)
+    )
+
+
+def compare_together(pairs: list[tuple[Tracks, Tracks, int]]) -> Scores:
+    scores = [evaluate(truth, tracks, frames=frames) for truth, tracks, frames in pairs]
+    parts = [oracle(oracle_data(*pair)) for pair in pairs]
+    for item, part in zip(scores, parts, strict=True):
+        compare(item, part)
+    named = [{str(number): part[index] for number, part in enumerate(parts)} for index in range(3)]
+    combined = combine(scores)
+    compare(combined, [metric.combine_sequences(part) for metric, part in zip(ORACLES, named, strict=True)])
+    return combined
+
+
+@real
+def test_figures_of_tud_are_trackevals() -> None:
+    pairs = []
+    for name, frames in (("TUD-Campus", 71), ("TUD-Stadtmitte", 179)):
+        folder = DATA / "motmetrics_tud" / name
+        truth, tracks = mot_challenge(
+            read_mot_tracks(folder / "gt.txt"), read_mot_tracks(folder / "test.txt"), "MOT15"
+        )
+        pairs.append((truth, tracks, frames))
+    # As motmetrics documents it.
+    assert evaluate(*pairs[0][:2])["MOTA"] == pytest.approx(0.526, abs=0.001)
+    assert compare_together(pairs)["HOTA"] > 0.3
+
+
+@real
+@pytest.mark.parametrize("mended", [False, True])
+def test_figures_of_v2xsim_are_trackevals(mended: bool) -> None:
+    pairs = [
+        (relink(item.truth) if mended else item.truth, linked(item.detections), item.info.length)
+        for item in read_v2xsim(DATA / "v2xsim")
+    ]
+    assert len(pairs) == 40
+    combined = compare_together(pairs)
+    assert (combined["AssA"] > 0.6) is mended

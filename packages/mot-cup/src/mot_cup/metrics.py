@@ -8,7 +8,8 @@ One case in which the public code contradicts itself has one rule here. Of a seq
 reports a MOTA of 0, of the combination of such sequences alone minus the number of their boxes: here it is 0
 in both. The like holds for MODA, MOTAL, sMOTA, MLR and FP_per_frame.
 
-Benchmarks leave out some boxes before they count: `mot_challenge` does so. Nothing is left out otherwise.
+Benchmarks leave out some boxes before they count: `mot_challenge` and `kitti` do so. Nothing is left out
+otherwise.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from mot_cup._clear import Clear, count_clear
 from mot_cup._hota import ALPHAS, Hota, count_hota
 from mot_cup._identity import Identity, count_identity
 from mot_cup._pairing import pair
-from mot_cup._preprocessing import MotChallenge, mot_challenge
+from mot_cup._preprocessing import KittiType, MotChallenge, kitti, mot_challenge
 from mot_cup._tracks import Tracks
 from tenfold import SettingError
 
@@ -32,11 +33,13 @@ __all__ = [
     "Clear",
     "Hota",
     "Identity",
+    "KittiType",
     "MotChallenge",
     "Scores",
     "average",
     "combine",
     "evaluate",
+    "kitti",
     "mot_challenge",
 ]
 
