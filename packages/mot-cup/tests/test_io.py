@@ -97,6 +97,10 @@ def test_covariances_of_v2xsim_are_in_the_unit_of_the_boxes(write: Callable[[str
     np.testing.assert_allclose(np.diag(pixels.covariance.matrices[0]), variances * [16, 16, 256, 1])
     raised = read_v2xsim_detections(path, upright=True)[1]
     assert raised.boxes.tolist() == [[100, 72, 120, 80]]
+    # The box is 2.5 times as wide as high, and what the file says is of the inverse of that.
+    assert raised.covariance is not None
+    mended = variances * [16, 16, 256, 2.5**4]
+    np.testing.assert_allclose(np.diag(raised.covariance.matrices[0]), mended)
     with pytest.raises(SettingError, match="unit 'cm'"):
         read_v2xsim_detections(path, unit="cm")  # type: ignore[arg-type]
 
@@ -330,13 +334,16 @@ def test_every_real_file_is_read() -> None:
 
 @real
 def test_errors_of_v2xsim_follow_its_variances_in_metres() -> None:
-    """The four variances belong to x, y, s and r, and moving boxes back takes the height out of y."""
+    """The four variances belong to x, y, s and r; boxes moved back and ratios inverted follow them better."""
+    follow_ratio = []
     for upright, expected in ((False, 0.23), (True, 0.09)):
         errors, deviations = matched_errors(upright)
         assert np.sqrt((errors[:, 1] ** 2).mean()) == pytest.approx(expected, abs=0.01)
+        follow_ratio.append(np.corrcoef(np.log(np.abs(errors[:, 3]) + 1e-6), np.log(deviations[:, 3]))[0, 1])
         ranks = np.abs(np.concatenate([errors, deviations], axis=1)).argsort(0).argsort(0)
         follow = np.corrcoef(ranks.T)[:4, 4:]
-    assert np.diag(follow)[:3].min() > 0.4
+    assert np.diag(follow).min() > 0.4
+    assert follow_ratio[1] > follow_ratio[0] + 0.1
     assert follow[0, 0] > follow[0, 1]
     assert follow[1, 1] > follow[1, 0]
 

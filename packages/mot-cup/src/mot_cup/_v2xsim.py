@@ -10,11 +10,14 @@ They become `BoxCovariance.diagonal(exp(v), "xysr", "m")`; ``to_unit("px", 4)`` 
 in pixels. Two things are to be known of the files:
 
 - s and r are of the car's own width and length, while the box of a line is the upright one around the car. Of
-  a car along an axis s is the same, and r the same or its inverse; of another car neither is.
+  a car along an axis s is the same, and r the same or its inverse; of another car neither is. Where a box is
+  wider than high, v_r is of the inverse of its ratio, whose errors are smaller by the square of the ratio.
 - The files were made with y turned over, from the wrong end of the box: top = 255 - (lowest y), to which the
   height is then added. So the box of a line is the true one moved by its own height, truth and detections
   alike, and an error of the height is one of the centre too (0.23 m in y, where x has 0.10). ``upright``
   moves every box back; then y has 0.09. Figures to be held against published ones need the files as they are.
+
+``upright`` mends both, the second by taking the variance of 1 / r to that of r, its r^4-fold.
 
 The log-variances are those of the detector, much too small; calibrate them (`mot_cup.conformal`).
 Truth is in MOTChallenge's format. Its identities are not to be trusted: see `mot_cup.identities`.
@@ -119,7 +122,7 @@ def read_v2xsim_detections(
         Of the boxes and of their covariances. In pixels of 0.25 m the boxes are those of the file and the
         covariances are converted, in metres the other way round.
     upright : bool
-        Undo the move of every box by its height.
+        Undo the move of every box by its height, and take the variance of the car's ratio to the box's.
 
     Returns
     -------
@@ -145,7 +148,10 @@ def read_v2xsim_detections(
     lines.check((np.abs(logarithms) < 300).all(1), "logarithms of variances")
     check_frame_order(lines, frames)
     lines.check_distinct()
-    covariance = BoxCovariance.diagonal(np.exp(logarithms), "xysr", "m")
+    variances = np.exp(logarithms)
+    if upright:
+        variances[:, 3] *= np.maximum(size[:, 0] / size[:, 1], 1) ** 4
+    covariance = BoxCovariance.diagonal(variances, "xysr", "m")
     if unit == "px":
         covariance = covariance.to_unit("px", PIXELS_PER_METRE)
     boxes = _place(np.concatenate([corner, corner + size], axis=1), unit, upright)
