@@ -41,8 +41,8 @@ GRASS, ROAD, LINE, HOUSE, EDGE = (
     (203, 197, 187),
     (176, 169, 158),
 )
-COLOURS = 128
-"""Of a GIF, beside the transparent one."""
+COLOURS, COMMON = 128, 24
+"""Of a GIF beside the transparent one, and how many of them are taken from the pictures as they are."""
 GOLDEN = (5**0.5 - 1) / 2
 
 
@@ -373,13 +373,8 @@ def _open(path: Path) -> Image.Image:
 
 
 def _write_gif(path: Path, images: list[Image.Image], frame_rate: float) -> None:
-    # One palette for all, of pictures from the whole sequence: then what stays is left transparent, which
-    # halves the file.
-    chosen = images[:: max(1, len(images) // 8)]
-    strip = Image.new("RGB", (images[0].width, sum(image.height for image in chosen)))
-    for k, image in enumerate(chosen):
-        strip.paste(image, (0, k * image.height))
-    palette = strip.quantize(COLOURS, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    # One palette for all: then what stays is left transparent, which halves the file.
+    palette = _palette(images[:: max(1, len(images) // 8)])
     flat = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
     indices = [np.asarray(image) for image in flat]
     for image, before, after in zip(flat[1:], indices, indices[1:], strict=False):
@@ -398,6 +393,22 @@ def _write_gif(path: Path, images: list[Image.Image], frame_rate: float) -> None
             transparency=COLOURS,
         ),
     )
+
+
+def _palette(images: list[Image.Image]) -> Image.Image:
+    """Return a palette of the commonest colours as they are, and of others that cover what is left."""
+    height = images[0].height
+    strip = Image.new("RGB", (images[0].width, height * len(images)))
+    for k, image in enumerate(images):
+        strip.paste(image, (0, k * height))
+    packed = np.asarray(strip).reshape(-1, 3) @ np.array([1 << 16, 1 << 8, 1])
+    values, counts = np.unique(packed, return_counts=True)
+    common = values[np.argsort(-counts)[:COMMON]]
+    others = strip.quantize(COLOURS - COMMON, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    palette = Image.new("P", (1, 1))
+    exact = np.stack([common >> 16, common >> 8 & 255, common & 255], axis=1).ravel().tolist()
+    palette.putpalette([*exact, *(others.getpalette() or [])[: 3 * (COLOURS - COMMON)]])
+    return palette
 
 
 def _check_video() -> None:
