@@ -300,7 +300,8 @@ def _published_nll(
     partners: Ints,
     taken: Bools,
 ) -> None:
-    left, free = np.flatnonzero(partners == FREE), np.flatnonzero(~taken)
+    left: Ints = np.flatnonzero(partners == FREE)
+    free: Ints = np.flatnonzero(~taken)
     if len(left) == 0 or len(free) == 0:
         return
     cost = np.empty((len(left), len(free)))

@@ -87,6 +87,13 @@ def enlarge(filters: Filters, capacity: int) -> Filters:
 
 
 @compiled
+def only(filters: Filters, track: int) -> Filters:
+    """Return one of the filters, on the same memory."""
+    row = slice(track, track + 1)
+    return Filters(filters.means[row], filters.split[row], filters.dense[row])
+
+
+@compiled
 def copy_filter(source: Filters, row: int, target: Filters, target_row: int) -> None:
     """Write one filter over another, of the same form."""
     target.means[target_row] = source.means[row]
