@@ -222,7 +222,7 @@ def _by_candidates(
             elif kind == GIOU:
                 gain = generalised_overlap(rows, d, boxes, t) - limit
             else:
-                gain = limit - _distance(kind, limit, filters, t, z, noise, errors, d, work)
+                gain = limit - distance(kind, limit, filters, t, z, noise, errors, d, work)
             if not gain >= 0:
                 continue
             if count == len(gains):
@@ -317,26 +317,31 @@ def _published_nll(
     partners: Ints,
     taken: Bools,
 ) -> None:
-    left, free = np.flatnonzero(partners == FREE), np.flatnonzero(~taken)
+    left: Ints = np.flatnonzero(partners == FREE)
+    free: Ints = np.flatnonzero(~taken)
     if len(left) == 0 or len(free) == 0:
         return
     cost = np.empty((len(left), len(free)))
-    for i in range(len(left)):
-        d = int(left[i])
-        for k in range(len(free)):
-            t = int(free[k])
-            total = 0.0
-            for j in range(4):
-                v = measurement_variance(noise, errors, d, j, z[d, 3])
-                off = filters[t, j] - z[d, j]
-                total += max(0.0, (LOG_2PI + np.log(v) + off * off / v) / 2)
-            cost[i, k] = total / 4
+    for i, d in enumerate(left):
+        for k, t in enumerate(free):
+            cost[i, k] = published_nll(filters, t, z, noise, errors, d)
             if per_class and classes[t] != rows[d, 5]:
                 cost[i, k] = np.inf
     chosen = assign(cost)
     for i, d in enumerate(left):
         if chosen[i] >= 0 and cost[i, chosen[i]] <= limit:
             partners[d] = free[chosen[i]]
+
+
+@compiled
+def published_nll(filters: Floats, t: int, z: Floats, noise: Floats, errors: Floats, d: int) -> float:
+    """Return the paper's distance of a track from a detection."""
+    total = 0.0
+    for j in range(4):
+        v = measurement_variance(noise, errors, d, j, z[d, 3])
+        off = filters[t, j] - z[d, j]
+        total += max(0.0, (LOG_2PI + np.log(v) + off * off / v) / 2)
+    return total / 4
 
 
 @compiled
@@ -368,7 +373,7 @@ def area(boxes: Floats, row: int) -> float:
 
 
 @compiled
-def _distance(
+def distance(
     kind: int,
     limit: float,
     filters: Floats,

@@ -2,8 +2,7 @@
 
 Numba keeps the code of a function beside its source, for as long as that one file is unchanged. But the code
 holds that of the functions called too, which may be in other files. So all of it is dropped when any file of
-the package has changed. For the same reason compiled functions take no classes of ours: numba's index names
-them, and cannot be read any more by a version that has none of that name.
+the package has changed; its index could otherwise name a class that there no longer is, and not be read.
 """
 
 from __future__ import annotations

@@ -38,8 +38,15 @@ SPLIT, DENSE = 8 + 4 * 3, 8 + 8 * 8
 SINGULAR = 1e-14
 
 
+def make_filters(capacity: int) -> Floats:
+    """Return room for split filters."""
+    return np.zeros((capacity, SPLIT))
+
+
 def to_dense(filters: Floats) -> Floats:
-    """Return split filters, of shape (n, SPLIT), with the whole of their covariances, (n, DENSE)."""
+    """Return filters with the whole of their covariances, of shape (n, DENSE)."""
+    if filters.shape[1] == DENSE:
+        return filters
     result = np.zeros((len(filters), DENSE))
     result[:, :8] = filters[:, :8]
     p = result[:, 8:].reshape(-1, 8, 8)
@@ -48,6 +55,21 @@ def to_dense(filters: Floats) -> Floats:
         p[:, j, j], p[:, j + 4, j + 4] = position, velocity
         p[:, j, j + 4] = p[:, j + 4, j] = both
     return result
+
+
+@compiled
+def enlarge(filters: Floats, capacity: int) -> Floats:
+    """Return the same filters with room for `capacity`."""
+    result = np.zeros((capacity, filters.shape[1]))
+    result[: len(filters)] = filters
+    return result
+
+
+@compiled
+def copy_filter(source: Floats, row: int, target: Floats, target_row: int) -> None:
+    """Write one filter over another, of the same form."""
+    for column in range(source.shape[1]):
+        target[target_row, column] = source[row, column]
 
 
 @compiled

@@ -17,8 +17,8 @@ from numpy.typing import ArrayLike
 from mot_cup._association import Stage, stage_table
 from mot_cup._boxes import Floats
 from mot_cup._detections import Detections
-from mot_cup._frames import check_step, correlated, errors_of, pack, rows_of
-from mot_cup._kalman import SPLIT, to_dense
+from mot_cup._frames import check_step, correlated, errors_of, pack, rows_of, tracks_of
+from mot_cup._kalman import make_filters, to_dense
 from mot_cup._noise import NOISE, Noise, PaperCompat, Uncertainty
 from mot_cup._sort_step import TRACE, run
 from mot_cup._state_models import StateModel, model_number
@@ -106,7 +106,7 @@ class Sort:
 
     def reset(self) -> None:
         """Forget all tracks and begin identities at 1 again."""
-        self._filters, self._counts = np.zeros((CAPACITY, SPLIT)), np.zeros((CAPACITY, 4))
+        self._filters, self._counts = make_filters(CAPACITY), np.zeros((CAPACITY, 4))
         self._tracker = np.array([0, 1, 0])
 
     def update(self, detections: ArrayLike | Detections, dt: float | None = None) -> Floats:
@@ -166,17 +166,10 @@ class Sort:
         self.reset()
         packed = pack(frames, times, self.unit, self.uncertainty, self.state)
         out, ends = self._take(packed.rows, packed.starts, packed.errors, packed.steps)
-        return Tracks(
-            np.repeat(packed.numbers, np.diff(ends, prepend=0)),
-            out[:, 4].astype(np.int64),
-            out[:, :4],
-            out[:, 5],
-            out[:, 6].astype(np.int64),
-            out[:, 7].astype(np.int64),
-        )
+        return tracks_of(packed.numbers, ends, out)
 
     def _take(self, rows: Floats, starts: Ints, errors: Floats, steps: Floats) -> tuple[Floats, Ints]:
-        if len(errors) and self._filters.shape[1] == SPLIT and correlated(errors):
+        if correlated(errors):
             self._filters = to_dense(self._filters)
         out = np.empty((len(rows), 8))
         self._filters, self._counts, ends = run(

@@ -16,6 +16,8 @@ from mot_cup._association import FREE, associate
 from mot_cup._boxes import Floats
 from mot_cup._compiled import compiled
 from mot_cup._kalman import (
+    copy_filter,
+    enlarge,
     measurement_variance,
     position_covariance,
     predict,
@@ -105,8 +107,8 @@ def run(
         first, last = starts[frame], starts[frame + 1]
         seen += 1
         if alive + last - first > len(counts):
-            filters = _with_room(filters, alive, alive + last - first)
-            counts = _with_room(counts, alive, len(filters))
+            capacity = max(2 * len(counts), alive + last - first)
+            filters, counts = enlarge(filters, capacity), enlarge(counts, capacity)
             boxes, row_of = np.empty((len(counts), 4)), np.empty(len(counts), np.int64)
         alive = _advance(filters, counts, boxes, alive, model, noise, steps[frame])
         its_errors = errors[first:last] if len(errors) else errors
@@ -179,19 +181,9 @@ def _advance(
 
 
 @compiled
-def _with_room(rows: Floats, used: int, wanted: int) -> Floats:
-    """Return the used rows with room for as many as wanted, or twice as many as there was room for."""
-    result = np.zeros((max(2 * len(rows), wanted), rows.shape[1]))
-    result[:used] = rows[:used]
-    return result
-
-
-@compiled
 def _move(filters: Floats, counts: Floats, source: int, target: int) -> None:
-    for column in range(filters.shape[1]):
-        filters[target, column] = filters[source, column]
-    for column in range(4):
-        counts[target, column] = counts[source, column]
+    copy_filter(filters, source, filters, target)
+    copy_filter(counts, source, counts, target)
 
 
 @compiled
