@@ -30,7 +30,13 @@ from mot_cup._mot import (
     write_sequence_info,
 )
 from mot_cup._tracks import Tracks
-from mot_cup._v2xsim import PIXELS_PER_METRE, V2XSimSequence, read_v2xsim, read_v2xsim_detections
+from mot_cup._v2xsim import (
+    PIXELS_PER_METRE,
+    V2XSimSequence,
+    read_v2xsim,
+    read_v2xsim_detections,
+    write_v2xsim_detections,
+)
 
 __all__ = [
     "KITTI_TYPES",
@@ -52,6 +58,7 @@ __all__ = [
     "write_mot_detections",
     "write_mot_tracks",
     "write_sequence_info",
+    "write_v2xsim_detections",
 ]
 
 
