@@ -16,7 +16,7 @@ from mot_cup._boxes import Floats, Space, jacobian
 from mot_cup._compiled import compiled
 from mot_cup._detections import Detections
 from mot_cup._noise import PaperCompat, Uncertainty
-from mot_cup._tracks import Ints
+from mot_cup._tracks import Ints, Tracks
 from tenfold import DataError, SettingError
 
 NO_ERRORS = np.empty((0, 4, 4))
@@ -225,9 +225,32 @@ def _in_space(rows: Floats, matrices: Floats, source: Space, target: Space) -> F
     return (moved + moved.transpose(0, 2, 1)) / 2
 
 
+def tracks_of(numbers: Ints, ends: Ints, out: Floats) -> Tracks:
+    """Return what compiled code reports of a sequence.
+
+    Parameters
+    ----------
+    numbers : ndarray of int64
+        Of the frames, of shape (frames,).
+    ends : ndarray of int64
+        Shape (frames,): how many rows of `out` there are after each frame.
+    out : ndarray of float64
+        Shape (n, 8): corners, identity, score, class, row.
+    """
+    reported = out[: ends[-1] if len(ends) else 0]
+    return Tracks(
+        np.repeat(numbers, np.diff(ends, prepend=0)),
+        reported[:, 4].astype(np.int64),
+        reported[:, :4],
+        reported[:, 5],
+        reported[:, 6].astype(np.int64),
+        reported[:, 7].astype(np.int64),
+    )
+
+
 def correlated(errors: Floats) -> bool:
     """Return whether any two coordinates are."""
-    return bool(errors[:, OFF_DIAGONAL].any())
+    return len(errors) > 0 and bool(errors[:, OFF_DIAGONAL].any())
 
 
 @compiled

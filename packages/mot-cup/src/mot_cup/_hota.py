@@ -126,18 +126,22 @@ def _matches(pairing: Pairing, truth_count: Ints, track_count: Ints) -> tuple[In
         across, down = row_sums(values), column_sums(values)
         for row in range(len(true)):
             for column in range(len(tracked)):
-                shared = down[column] + across[row] - values[row, column]
-                if shared > EPS:
-                    alike[true[row], tracked[column]] += values[row, column] / shared
+                value = values[row, column]
+                if value > 0:
+                    shared = down[column] + across[row] - value
+                    if shared > EPS:
+                        alike[true[row], tracked[column]] += value / shared
     all_true, all_tracked, overlap = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most)
     found = 0
     for frame in range(frames):
         true = pairing.truth_ids[pairing.truth_starts[frame] : pairing.truth_starts[frame + 1]]
         tracked = pairing.track_ids[pairing.track_starts[frame] : pairing.track_starts[frame + 1]]
         values = similarity(pairing, frame)
-        scores = np.empty_like(values)
+        scores = np.zeros_like(values)
         for row in range(len(true)):
             for column in range(len(tracked)):
+                if values[row, column] <= 0:
+                    continue
                 both = alike[true[row], tracked[column]]
                 union = truth_count[true[row]] + track_count[tracked[column]] - both
                 scores[row, column] = both / union * values[row, column]

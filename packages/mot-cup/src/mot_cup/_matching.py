@@ -45,25 +45,45 @@ def match(similarity: Floats) -> Ints:
 def match_positive(similarity: Floats) -> Ints:
     """Return the pairs of `match` whose similarity is positive: column of every row, or -1.
 
-    Where no two pairs compete there is nothing to solve.
+    Where everything has its best to itself there is nothing to solve.
     """
     n, m = similarity.shape
-    columns, taken = np.full(n, -1), np.zeros(m, np.bool_)
+    if n <= m:
+        columns, alone = _bests(similarity)
+        if alone:
+            return columns
+    else:
+        rows, alone = _bests(similarity.T)
+        if alone:
+            columns = np.full(n, -1)
+            for column in range(m):
+                if rows[column] >= 0:
+                    columns[rows[column]] = column
+            return columns
+    columns = match(similarity)
     for row in range(n):
-        for column in range(m):
-            if similarity[row, column] > 0:
-                if columns[row] >= 0 or taken[column]:
-                    return _drop_zeros(similarity, match(similarity))
-                columns[row], taken[column] = column, True
+        if columns[row] >= 0 and similarity[row, columns[row]] <= 0:
+            columns[row] = -1
     return columns
 
 
 @compiled
-def _drop_zeros(similarity: Floats, columns: Ints) -> Ints:
-    for row in range(len(columns)):
-        if columns[row] >= 0 and similarity[row, columns[row]] <= 0:
-            columns[row] = -1
-    return columns
+def _bests(similarity: Floats) -> tuple[Ints, bool]:
+    """Return the column that is most similar to each row, if any is, and whether each is one row's alone."""
+    n, m = similarity.shape
+    columns, taken = np.full(n, -1), np.zeros(m, np.bool_)
+    for row in range(n):
+        best, draw = 0.0, False
+        for column in range(m):
+            if similarity[row, column] > best:
+                best, draw, columns[row] = similarity[row, column], False, column
+            elif similarity[row, column] == best and best > 0:
+                draw = True
+        if columns[row] >= 0:
+            if draw or taken[columns[row]]:
+                return columns, False
+            taken[columns[row]] = True
+    return columns, True
 
 
 @compiled

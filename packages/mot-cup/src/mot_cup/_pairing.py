@@ -90,7 +90,7 @@ def similarity(pairing: Pairing, frame: int) -> Floats:
     track_first, track_end = pairing.track_starts[frame], pairing.track_starts[frame + 1]
     if len(pairing.given):
         flat = pairing.given[pairing.given_starts[frame] : pairing.given_starts[frame + 1]]
-        return flat.copy().reshape((end - first, track_end - track_first))
+        return flat.reshape((end - first, track_end - track_first))
     return overlaps(pairing.truth_boxes[first:end], pairing.track_boxes[track_first:track_end])
 
 

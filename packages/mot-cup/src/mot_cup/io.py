@@ -31,7 +31,13 @@ from mot_cup._mot import (
 )
 from mot_cup._mot_covariances import read_mot_covariances, write_mot_covariances
 from mot_cup._tracks import Tracks
-from mot_cup._v2xsim import PIXELS_PER_METRE, V2XSimSequence, read_v2xsim, read_v2xsim_detections
+from mot_cup._v2xsim import (
+    PIXELS_PER_METRE,
+    V2XSimSequence,
+    read_v2xsim,
+    read_v2xsim_detections,
+    write_v2xsim_detections,
+)
 
 __all__ = [
     "KITTI_TYPES",
@@ -55,6 +61,7 @@ __all__ = [
     "write_mot_detections",
     "write_mot_tracks",
     "write_sequence_info",
+    "write_v2xsim_detections",
 ]
 
 
