@@ -404,6 +404,8 @@ def _end_duplicates(rules: Rules, live: Live, ended: Bools) -> None:
     lives = live.times[:total, SEEN] - live.times[:total, BEGUN]
     for p in others:
         for q in lost:
+            if rules.per_class and live.counts[p, CLASS] != live.counts[q, CLASS]:
+                continue
             if 1 - _overlap(boxes, p, boxes, q, rules.edge) < rules.duplicate_limit:
                 ended[q if lives[p] > lives[q] else p] = True
 

@@ -412,10 +412,8 @@ def _retrace(rules: Rules, live: Live, t: int, rows: Floats, errors: Floats, d: 
     _hold_size(live.filters, t, dt)
     filters, z = live.filters[t : t + 1], np.empty((1, 4))
     predict(filters, 1, rules.noise, dt)
-    for i in range(1, gap + 1):
+    for i in range(1, gap + 1 if rules.as_published else gap):
         u = i / gap
-        if i == gap and not rules.as_published:
-            break
         x, y, w, h = first + i * ((last - first) / gap)
         z[0, 0], z[0, 1], z[0, 2], z[0, 3] = x, y, w, h
         if rules.model == XYSR:
