@@ -1,9 +1,29 @@
 """Multi-object tracking with calibrated detection uncertainty."""
 
+from mot_cup._association import Stage
+from mot_cup._bytetrack import ByteTrack
 from mot_cup._detections import BoxCovariance, Detections
+from mot_cup._noise import NOISE, PAPER_FACTORS, Noise, PaperCompat, height_noise
+from mot_cup._ocsort import OCSort
 from mot_cup._rotated import RotatedDetections
+from mot_cup._sort import Sort
 from mot_cup._tracks import Tracks
 
 __version__ = "0.1.0"
 
-__all__ = ["BoxCovariance", "Detections", "RotatedDetections", "Tracks", "__version__"]
+__all__ = [
+    "NOISE",
+    "PAPER_FACTORS",
+    "BoxCovariance",
+    "ByteTrack",
+    "Detections",
+    "Noise",
+    "OCSort",
+    "PaperCompat",
+    "RotatedDetections",
+    "Sort",
+    "Stage",
+    "Tracks",
+    "__version__",
+    "height_noise",
+]

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from mot_cup._assignment import assign, assign_within
 from mot_cup._boxes import Floats
 from mot_cup._compiled import compiled
-from mot_cup._kalman import MEASUREMENT, Filters, factorise, solve, variance
+from mot_cup._kalman import DENSE, factorise, measurement_variance, position_covariance, solve
 from mot_cup._tracks import Ints
 from tenfold import SettingError, UnknownNameError
 
@@ -45,6 +45,8 @@ LIMITS: dict[Measure, tuple[float, float]] = {
 }
 LOG_2PI = float(np.log(2 * np.pi))
 FREE = -1
+# Entries of a matrix of costs that is sooner solved whole than in parts.
+SMALL = 400
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,8 @@ def associate(
     rows: Floats,
     z: Floats,
     boxes: Floats,
-    classes: Ints,
-    filters: Filters,
+    classes: Floats,
+    filters: Floats,
     noise: Floats,
     errors: Floats,
     per_class: bool,
@@ -110,10 +112,10 @@ def associate(
         Detections in the state's coordinates, of shape (n, 4).
     boxes : ndarray of float64
         Corners of the predicted tracks, of shape (m, 4).
-    classes : ndarray of int64
+    classes : ndarray of float64
         Of the tracks, of shape (m,).
-    filters : Filters
-        Of the tracks, in their first m rows.
+    filters : ndarray of float64
+        Of the tracks, in their first m rows, of `mot_cup._kalman`.
     noise : ndarray of float64
         Table of variances, of shape (5, 4, 2).
     errors : ndarray of float64
@@ -134,11 +136,9 @@ def associate(
     taken = np.zeros(m, np.bool_)
     for stage in range(len(stages)):
         kind, limit = int(stages[stage, 0]), stages[stage, 1]
-        if kind == IOU:
-            _by_overlap(limit, rows, boxes, classes, per_class, partners, taken)
-        elif kind == NLL:
+        if kind == NLL:
             _published_nll(limit, rows, z, classes, filters, noise, errors, per_class, partners, taken)
-        else:
+        elif kind != IOU or not _by_plain_overlap(limit, rows, boxes, classes, per_class, partners, taken):
             _by_candidates(
                 kind, limit, rows, z, boxes, classes, filters, noise, errors, per_class, partners, taken
             )
@@ -150,46 +150,44 @@ def associate(
 
 
 @compiled
-def _by_overlap(
+def _by_plain_overlap(
     limit: float,
     rows: Floats,
     boxes: Floats,
-    classes: Ints,
+    classes: Floats,
     per_class: bool,
     partners: Ints,
     taken: Bools,
-) -> None:
-    """Pair as SORT does."""
+) -> bool:
+    """Pair as SORT does where that needs no assignment, and return whether it does not."""
     n, m = len(rows), len(boxes)
-    ends, gains, count = np.empty((2 * (n + m), 2), np.int64), np.empty(2 * (n + m)), 0
-    seen = np.zeros(m, np.bool_)
-    clear, unique = 0, True
+    best, gains = np.full(n, FREE), np.zeros(n)
+    clear, claimed = np.zeros(m, np.bool_), np.zeros(m, np.bool_)
+    any_clear, unique, distinct = False, True, True
     for d in range(n):
         if partners[d] != FREE:
             continue
-        before = clear
+        before = 0
         for t in range(m):
             gain = overlap(rows, d, boxes, t)
-            if gain <= 0 or taken[t] or (per_class and classes[t] != int(rows[d, 5])):
+            if gain <= 0 or taken[t] or (per_class and classes[t] != rows[d, 5]):
                 continue
             if gain > limit:
-                clear += 1
-                unique = unique and not seen[t] and clear == before + 1
-                seen[t] = True
-            if count == len(gains):
-                ends, gains = np.concatenate((ends, ends)), np.concatenate((gains, gains))
-            ends[count, 0], ends[count, 1], gains[count] = d, t, gain
-            count += 1
-    if clear and unique:
-        for e in range(count):
-            if gains[e] > limit:
-                partners[ends[e, 0]] = ends[e, 1]
-    elif count:
-        _most_gain(ends[:count], gains[:count], partners, m)
-        for d in range(n):
-            t = partners[d]
-            if t != FREE and not taken[t] and overlap(rows, d, boxes, t) < limit:
-                partners[d] = FREE
+                unique = unique and before == 0 and not clear[t]
+                before, clear[t], any_clear = 1, True, True
+            if gain > gains[d]:
+                best[d], gains[d] = t, gain
+        if best[d] != FREE:
+            distinct = distinct and not claimed[best[d]]
+            claimed[best[d]] = True
+    shortcut = any_clear and unique
+    if not shortcut and not distinct:
+        return False
+    # Where all want different tracks, those they want most are the most overlap there is.
+    for d in range(n):
+        if best[d] != FREE and (gains[d] > limit if shortcut else gains[d] >= limit):
+            partners[d] = best[d]
+    return True
 
 
 @compiled
@@ -199,15 +197,15 @@ def _by_candidates(
     rows: Floats,
     z: Floats,
     boxes: Floats,
-    classes: Ints,
-    filters: Filters,
+    classes: Floats,
+    filters: Floats,
     noise: Floats,
     errors: Floats,
     per_class: bool,
     partners: Ints,
     taken: Bools,
 ) -> None:
-    """Pair those within the limit so that their gains add up to most."""
+    """Pair candidates so that their gains add up to most."""
     n, m = len(rows), len(boxes)
     ends, gains, count = np.empty((2 * (n + m), 2), np.int64), np.empty(2 * (n + m)), 0
     work = np.empty((10, 4))
@@ -215,9 +213,13 @@ def _by_candidates(
         if partners[d] != FREE:
             continue
         for t in range(m):
-            if taken[t] or (per_class and classes[t] != int(rows[d, 5])):
+            if taken[t] or (per_class and classes[t] != rows[d, 5]):
                 continue
-            if kind == GIOU:
+            if kind == IOU:
+                gain = overlap(rows, d, boxes, t)
+                if gain <= 0:
+                    continue
+            elif kind == GIOU:
                 gain = generalised_overlap(rows, d, boxes, t) - limit
             else:
                 gain = limit - distance(kind, limit, filters, t, z, noise, errors, d, work)
@@ -227,14 +229,29 @@ def _by_candidates(
                 ends, gains = np.concatenate((ends, ends)), np.concatenate((gains, gains))
             ends[count, 0], ends[count, 1], gains[count] = d, t, gain
             count += 1
-    if count:
-        _most_gain(ends[:count], gains[:count], partners, m)
+    if count == 0:
+        return
+    _most_gain(ends[:count], gains[:count], partners, m)
+    if kind == IOU:
+        for d in range(n):
+            t = partners[d]
+            if t != FREE and not taken[t] and overlap(rows, d, boxes, t) < limit:
+                partners[d] = FREE
 
 
 @compiled
 def _most_gain(ends: Ints, gains: Floats, partners: Ints, tracks: int) -> None:
-    """Pair by candidates of no negative gain, in each set that they connect by itself."""
+    """Pair by candidates of no negative gain; where they are many, each set that they connect by itself."""
     n = len(partners)
+    if n * tracks <= SMALL:
+        cost = np.full((n, tracks), np.inf)
+        for e in range(len(ends)):
+            cost[ends[e, 0], ends[e, 1]] = -gains[e]
+        chosen = assign_within(cost, 0.0)
+        for d in range(n):
+            if chosen[d] >= 0:
+                partners[d] = chosen[d]
+        return
     group = np.arange(n + tracks)
     for e in range(len(ends)):
         a, b = _root(group, ends[e, 0]), _root(group, n + ends[e, 1])
@@ -292,22 +309,23 @@ def _published_nll(
     limit: float,
     rows: Floats,
     z: Floats,
-    classes: Ints,
-    filters: Filters,
+    classes: Floats,
+    filters: Floats,
     noise: Floats,
     errors: Floats,
     per_class: bool,
     partners: Ints,
     taken: Bools,
 ) -> None:
-    left, free = np.flatnonzero(partners == FREE), np.flatnonzero(~taken)
+    left: Ints = np.flatnonzero(partners == FREE)
+    free: Ints = np.flatnonzero(~taken)
     if len(left) == 0 or len(free) == 0:
         return
     cost = np.empty((len(left), len(free)))
     for i, d in enumerate(left):
         for k, t in enumerate(free):
             cost[i, k] = published_nll(filters, t, z, noise, errors, d)
-            if per_class and classes[t] != int(rows[d, 5]):
+            if per_class and classes[t] != rows[d, 5]:
                 cost[i, k] = np.inf
     chosen = assign(cost)
     for i, d in enumerate(left):
@@ -316,12 +334,12 @@ def _published_nll(
 
 
 @compiled
-def published_nll(filters: Filters, t: int, z: Floats, noise: Floats, errors: Floats, d: int) -> float:
+def published_nll(filters: Floats, t: int, z: Floats, noise: Floats, errors: Floats, d: int) -> float:
     """Return the paper's distance of a track from a detection."""
     total = 0.0
     for j in range(4):
-        v = errors[d, j, j] if len(errors) else variance(noise, MEASUREMENT, j, z[d, 3])
-        off = filters.means[t, j] - z[d, j]
+        v = measurement_variance(noise, errors, d, j, z[d, 3])
+        off = filters[t, j] - z[d, j]
         total += max(0.0, (LOG_2PI + np.log(v) + off * off / v) / 2)
     return total / 4
 
@@ -335,7 +353,7 @@ def overlap(rows: Floats, d: int, boxes: Floats, t: int) -> float:
     h = min(rows[d, 3], boxes[t, 3]) - max(rows[d, 1], boxes[t, 1])
     if h <= 0:
         return 0.0
-    return w * h / (area(rows, d) + area(boxes, t) - w * h)
+    return float(w * h / (area(rows, d) + area(boxes, t) - w * h))
 
 
 @compiled
@@ -345,20 +363,20 @@ def generalised_overlap(rows: Floats, d: int, boxes: Floats, t: int) -> float:
     h = max(rows[d, 3], boxes[t, 3]) - min(rows[d, 1], boxes[t, 1])
     o = overlap(rows, d, boxes, t)
     union = (area(rows, d) + area(boxes, t)) / (1 + o)
-    return o - 1 + union / (w * h)
+    return float(o - 1 + union / (w * h))
 
 
 @compiled
 def area(boxes: Floats, row: int) -> float:
     """Return the area of a box."""
-    return (boxes[row, 2] - boxes[row, 0]) * (boxes[row, 3] - boxes[row, 1])
+    return float((boxes[row, 2] - boxes[row, 0]) * (boxes[row, 3] - boxes[row, 1]))
 
 
 @compiled
 def distance(
     kind: int,
     limit: float,
-    filters: Filters,
+    filters: Floats,
     t: int,
     z: Floats,
     noise: Floats,
@@ -367,31 +385,29 @@ def distance(
     work: Floats,
 ) -> float:
     """Return the squared distance of an innovation, or its negative log likelihood."""
-    means, split, dense = filters
     s, factor, pivots, y = work[:4], work[4:8], work[8], work[9]
+    dense = filters.shape[1] == DENSE
     logs = squares = 0.0
     for j in range(4):
-        r = errors[d, j, j] if len(errors) else variance(noise, MEASUREMENT, j, means[t, 3])
-        s[j, j] = (dense[t, j, j] if len(dense) else split[t, j, 0]) + r
+        r = measurement_variance(noise, errors, d, j, filters[t, 3])
+        s[j, j] = pivots[j] = position_covariance(filters, t, j, j) + r
         if s[j, j] <= 0:
             return np.inf
-        y[j] = z[d, j] - means[t, j]
+        y[j] = z[d, j] - filters[t, j]
         squares += y[j] * y[j] / s[j, j]
     # No coordinate alone is farther than all together, and far pairs are most of them.
-    if len(dense) and kind == MAHALANOBIS and max(y[0] ** 2 / s[0, 0], y[1] ** 2 / s[1, 1]) > limit:
+    if dense and kind == MAHALANOBIS and max(y[0] ** 2 / s[0, 0], y[1] ** 2 / s[1, 1]) > limit:
         return np.inf
-    if len(dense):
+    if dense:
         for i in range(4):
             for j in range(i):
-                s[i, j] = s[j, i] = dense[t, i, j] + (errors[d, i, j] if len(errors) else 0.0)
+                own = errors[d, i, j] if len(errors) else 0.0
+                s[i, j] = s[j, i] = position_covariance(filters, t, i, j) + own
         factorise(s, factor, pivots)
         solve(factor, pivots, y)
         squares = 0.0
         for j in range(4):
-            squares += (z[d, j] - means[t, j]) * y[j]
-    else:
-        for j in range(4):
-            pivots[j] = s[j, j]
+            squares += (z[d, j] - filters[t, j]) * y[j]
     if kind == MAHALANOBIS:
         return squares
     for j in range(4):

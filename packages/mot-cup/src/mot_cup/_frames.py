@@ -250,7 +250,7 @@ def tracks_of(numbers: Ints, ends: Ints, out: Floats) -> Tracks:
 
 def correlated(errors: Floats) -> bool:
     """Return whether any two coordinates are."""
-    return bool(errors[:, OFF_DIAGONAL].any())
+    return len(errors) > 0 and bool(errors[:, OFF_DIAGONAL].any())
 
 
 @compiled

@@ -7,6 +7,9 @@ Where the first P, Q and R are diagonal, nothing ever couples two coordinates, a
 filters of a position and its velocity, each three numbers of covariance. That holds for SORT and ByteTrack.
 A detection whose errors are correlated needs all of P, 8 by 8; `to_dense` goes from one form to the other.
 
+A filter is a row of an array: eight means, positions first, and either twelve numbers (of each coordinate
+the variance of its position, the covariance with its velocity, the velocity's variance) or P, row by row.
+
 A variance is ``constant + fraction * h**2``, h the height that the state has at the time, so that one table
 holds noise in pixels and noise that grows with the box (`mot_cup._noise`).
 
@@ -22,8 +25,6 @@ and the state stays.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from mot_cup._boxes import Floats
@@ -32,121 +33,113 @@ from mot_cup._tracks import Ints
 
 # Rows of a table of variances, of shape (5, 4, 2): kind, coordinate, (constant, fraction of h^2).
 MEASUREMENT, PROCESS, PROCESS_VELOCITY, FIRST, FIRST_VELOCITY = range(5)
+SPLIT, DENSE = 8 + 4 * 3, 8 + 8 * 8
 # Relative to the variance it came from: a pivot below it is rounding.
 SINGULAR = 1e-14
 
 
-class Filters(NamedTuple):
-    """Filters of tracks, one a row.
-
-    Attributes
-    ----------
-    means : ndarray of float64
-        Shape (capacity, 8): four positions, four velocities.
-    split : ndarray of float64
-        Shape (capacity, 4, 3), of each coordinate the variance of its position, the covariance with its
-        velocity, and the velocity's variance. (0, 4, 3) where `dense` is in use.
-    dense : ndarray of float64
-        Shape (capacity, 8, 8), or (0, 8, 8) where `split` is in use.
-    """
-
-    means: Floats
-    split: Floats
-    dense: Floats
+def make_filters(capacity: int) -> Floats:
+    """Return room for split filters."""
+    return np.zeros((capacity, SPLIT))
 
 
-def make_filters(capacity: int, dense: bool = False) -> Filters:
-    """Return room for filters."""
-    return Filters(
-        np.zeros((capacity, 8)),
-        np.zeros((0 if dense else capacity, 4, 3)),
-        np.zeros((capacity if dense else 0, 8, 8)),
-    )
-
-
-def to_dense(filters: Filters) -> Filters:
-    """Return the same filters with the whole of their covariances."""
-    dense = np.zeros((len(filters.means), 8, 8))
+def to_dense(filters: Floats) -> Floats:
+    """Return filters with the whole of their covariances, of shape (n, DENSE)."""
+    if filters.shape[1] == DENSE:
+        return filters
+    result = np.zeros((len(filters), DENSE))
+    result[:, :8] = filters[:, :8]
+    p = result[:, 8:].reshape(-1, 8, 8)
     for j in range(4):
-        dense[:, j, j] = filters.split[:, j, 0]
-        dense[:, j, j + 4] = dense[:, j + 4, j] = filters.split[:, j, 1]
-        dense[:, j + 4, j + 4] = filters.split[:, j, 2]
-    return Filters(filters.means, np.zeros((0, 4, 3)), dense)
+        position, both, velocity = filters[:, 8 + 3 * j : 11 + 3 * j].T
+        p[:, j, j], p[:, j + 4, j + 4] = position, velocity
+        p[:, j, j + 4] = p[:, j + 4, j] = both
+    return result
 
 
 @compiled
-def enlarge(filters: Filters, capacity: int) -> Filters:
+def enlarge(filters: Floats, capacity: int) -> Floats:
     """Return the same filters with room for `capacity`."""
-    means, whole = np.zeros((capacity, 8)), len(filters.dense) > 0
-    split = np.zeros((0 if whole else capacity, 4, 3))
-    dense = np.zeros((capacity if whole else 0, 8, 8))
-    means[: len(filters.means)] = filters.means
-    split[: len(filters.split)] = filters.split
-    dense[: len(filters.dense)] = filters.dense
-    return Filters(means, split, dense)
+    result = np.zeros((capacity, filters.shape[1]))
+    result[: len(filters)] = filters
+    return result
 
 
 @compiled
-def copy_filter(source: Filters, row: int, target: Filters, target_row: int) -> None:
+def copy_filter(source: Floats, row: int, target: Floats, target_row: int) -> None:
     """Write one filter over another, of the same form."""
-    target.means[target_row] = source.means[row]
-    if len(source.dense):
-        target.dense[target_row] = source.dense[row]
-    else:
-        target.split[target_row] = source.split[row]
+    for column in range(source.shape[1]):
+        target[target_row, column] = source[row, column]
 
 
 @compiled
 def variance(noise: Floats, kind: int, coordinate: int, height: float) -> float:
     """Return one variance of a table at a height."""
-    return noise[kind, coordinate, 0] + noise[kind, coordinate, 1] * height * height
+    return float(noise[kind, coordinate, 0] + noise[kind, coordinate, 1] * height * height)
+
+
+@compiled
+def position_covariance(filters: Floats, track: int, i: int, j: int) -> float:
+    """Return one entry of the covariance of a filter's positions."""
+    if filters.shape[1] == DENSE:
+        return float(filters[track, 8 + 8 * i + j])
+    return float(filters[track, 8 + 3 * i]) if i == j else 0.0
+
+
+@compiled
+def measurement_variance(noise: Floats, errors: Floats, d: int, j: int, height: float) -> float:
+    """Return one variance of a measurement: its own where errors are known, else the table's."""
+    return float(errors[d, j, j]) if len(errors) else variance(noise, MEASUREMENT, j, height)
 
 
 @compiled
 def start(
-    filters: Filters, track: int, z: Floats, d: int, noise: Floats, errors: Floats, measured: bool
+    filters: Floats, track: int, z: Floats, d: int, noise: Floats, errors: Floats, measured: bool
 ) -> None:
     """Begin a filter at a measurement, at rest.
 
     Parameters
     ----------
-    filters : Filters
+    filters : ndarray of float64
+        Shape (capacity, SPLIT or DENSE).
     track : int
         Its row.
     z : ndarray of float64
-        Shape (n, 4).
+        Measurements, of shape (n, 4).
     d : int
-        The measurement's row.
+        Row of the measurement.
     noise : ndarray of float64
         Shape (5, 4, 2).
     errors : ndarray of float64
         Covariances of the measurements, of shape (n, 4, 4), or (0, 4, 4).
     measured : bool
-        Whether they, where known, are those of first positions too, and not what `noise` says.
+        Whether these, where known, are those of first positions too, and not what `noise` says.
     """
-    means, split, dense = filters
     known = measured and len(errors) > 0
-    if len(dense):
-        dense[track] = 0.0
+    dense = filters.shape[1] == DENSE
+    for column in range(filters.shape[1]):
+        filters[track, column] = 0.0
     for j in range(4):
-        means[track, j], means[track, j + 4] = z[d, j], 0.0
+        filters[track, j] = z[d, j]
         position = errors[d, j, j] if known else variance(noise, FIRST, j, z[d, 3])
         velocity = variance(noise, FIRST_VELOCITY, j, z[d, 3])
-        if len(dense):
-            for i in range(4):
-                dense[track, j, i] = errors[d, j, i] if known else 0.0
-            dense[track, j, j], dense[track, j + 4, j + 4] = position, velocity
+        if dense:
+            if known:
+                for i in range(4):
+                    filters[track, 8 + 8 * j + i] = errors[d, j, i]
+            filters[track, 8 + 9 * j], filters[track, 44 + 9 * j] = position, velocity
         else:
-            split[track, j, 0], split[track, j, 1], split[track, j, 2] = position, 0.0, velocity
+            filters[track, 8 + 3 * j], filters[track, 10 + 3 * j] = position, velocity
 
 
 @compiled
-def predict(filters: Filters, count: int, noise: Floats, dt: float) -> None:
+def predict(filters: Floats, count: int, noise: Floats, dt: float) -> None:
     """Move filters on by `dt` frames.
 
     Parameters
     ----------
-    filters : Filters
+    filters : ndarray of float64
+        Shape (capacity, SPLIT or DENSE).
     count : int
         How many, from the first row.
     noise : ndarray of float64
@@ -156,44 +149,30 @@ def predict(filters: Filters, count: int, noise: Floats, dt: float) -> None:
     """
     whole = max(dt, 1.0)
     spread, coupling = dt * (whole - 1) * (2 * whole - 1) / 6, dt * (whole - 1) / 2
-    means, split, dense = filters
-    if len(dense):
-        _predict_dense(means, dense, count, noise, dt, spread, coupling)
-    else:
-        _predict_split(means, split, count, noise, dt, spread, coupling)
-
-
-@compiled
-def _predict_split(
-    means: Floats, split: Floats, count: int, noise: Floats, dt: float, spread: float, coupling: float
-) -> None:
+    if filters.shape[1] == DENSE:
+        _predict_dense(filters, count, noise, dt, spread, coupling)
+        return
     for track in range(count):
-        height = means[track, 3]
+        height = filters[track, 3]
         for j in range(4):
-            means[track, j] += dt * means[track, j + 4]
-            both, velocity = split[track, j, 1], split[track, j, 2]
             q, q_velocity = variance(noise, PROCESS, j, height), variance(noise, PROCESS_VELOCITY, j, height)
-            split[track, j, 0] += dt * (2 * both + dt * velocity + q) + spread * q_velocity
-            split[track, j, 1] = both + dt * velocity + coupling * q_velocity
-            split[track, j, 2] = velocity + dt * q_velocity
+            both, velocity = filters[track, 9 + 3 * j], filters[track, 10 + 3 * j]
+            filters[track, j] += dt * filters[track, j + 4]
+            filters[track, 8 + 3 * j] += dt * (2 * both + dt * velocity + q) + spread * q_velocity
+            filters[track, 9 + 3 * j] = both + dt * velocity + coupling * q_velocity
+            filters[track, 10 + 3 * j] = velocity + dt * q_velocity
 
 
 @compiled
 def _predict_dense(
-    means: Floats, dense: Floats, count: int, noise: Floats, dt: float, spread: float, coupling: float
+    filters: Floats, count: int, noise: Floats, dt: float, spread: float, coupling: float
 ) -> None:
     for track in range(count):
-        p, height = dense[track], means[track, 3]
-        for i in range(4):
-            for j in range(4):
-                p[i, j] += dt * (p[i, j + 4] + p[i + 4, j]) + dt * dt * p[i + 4, j + 4]
-        for i in range(4):
-            for j in range(4):
-                p[i, j + 4] += dt * p[i + 4, j + 4]
-                p[j + 4, i] = p[i, j + 4]
+        height, p = filters[track, 3], filters[track, 8:].reshape(8, 8)
+        _move_on(p, dt)
         for j in range(4):
-            means[track, j] += dt * means[track, j + 4]
             q, q_velocity = variance(noise, PROCESS, j, height), variance(noise, PROCESS_VELOCITY, j, height)
+            filters[track, j] += dt * filters[track, j + 4]
             p[j, j] += dt * q + spread * q_velocity
             p[j, j + 4] += coupling * q_velocity
             p[j + 4, j] += coupling * q_velocity
@@ -201,12 +180,25 @@ def _predict_dense(
 
 
 @compiled
-def update(filters: Filters, tracks: Ints, z: Floats, noise: Floats, errors: Floats) -> None:
+def _move_on(p: Floats, dt: float) -> None:
+    """Overwrite P by F P F'."""
+    for i in range(4):
+        for j in range(4):
+            p[i, j] += dt * (p[i, j + 4] + p[i + 4, j]) + dt * dt * p[i + 4, j + 4]
+    for i in range(4):
+        for j in range(4):
+            p[i, j + 4] += dt * p[i + 4, j + 4]
+            p[j + 4, i] = p[i, j + 4]
+
+
+@compiled
+def update(filters: Floats, tracks: Ints, z: Floats, noise: Floats, errors: Floats) -> None:
     """Correct filters by measurements.
 
     Parameters
     ----------
-    filters : Filters
+    filters : ndarray of float64
+        Shape (capacity, SPLIT or DENSE).
     tracks : ndarray of int64
         Shape (n,): the row of each measurement's filter, negative for none.
     z : ndarray of float64
@@ -217,55 +209,42 @@ def update(filters: Filters, tracks: Ints, z: Floats, noise: Floats, errors: Flo
         Covariances of the measurements, of shape (n, 4, 4), or (0, 4, 4) for those of `noise`. Split filters
         read their diagonals alone.
     """
-    means, split, dense = filters
-    if len(dense):
-        _update_dense(means, dense, tracks, z, noise, errors)
-    else:
-        _update_split(means, split, tracks, z, noise, errors)
-
-
-@compiled
-def _update_split(
-    means: Floats, split: Floats, tracks: Ints, z: Floats, noise: Floats, errors: Floats
-) -> None:
+    if filters.shape[1] == DENSE:
+        _update_dense(filters, tracks, z, noise, errors)
+        return
     for d in range(len(tracks)):
         track = tracks[d]
         if track < 0:
             continue
-        height = means[track, 3]
+        height = filters[track, 3]
         for j in range(4):
+            # Not by measurement_variance, a call of which takes ten times as long as all of the rest.
             r = errors[d, j, j] if len(errors) else variance(noise, MEASUREMENT, j, height)
-            position, both = split[track, j, 0], split[track, j, 1]
+            position, both = filters[track, 8 + 3 * j], filters[track, 9 + 3 * j]
             s = position + r
             if s <= 0:
                 continue
-            innovation, inverse = z[d, j] - means[track, j], 1 / s
-            means[track, j] += position * inverse * innovation
-            means[track, j + 4] += both * inverse * innovation
-            split[track, j, 0] = r * inverse * position
-            split[track, j, 1] = r * inverse * both
-            split[track, j, 2] -= both * inverse * both
+            innovation, inverse = z[d, j] - filters[track, j], 1 / s
+            filters[track, j] += position * inverse * innovation
+            filters[track, j + 4] += both * inverse * innovation
+            filters[track, 8 + 3 * j] = r * inverse * position
+            filters[track, 9 + 3 * j] = r * inverse * both
+            filters[track, 10 + 3 * j] -= both * inverse * both
 
 
 @compiled
-def _update_dense(
-    means: Floats, dense: Floats, tracks: Ints, z: Floats, noise: Floats, errors: Floats
-) -> None:
+def _update_dense(filters: Floats, tracks: Ints, z: Floats, noise: Floats, errors: Floats) -> None:
     r = np.zeros((4, 4))
     for d in range(len(tracks)):
-        if tracks[d] >= 0:
-            measurement_covariance(noise, errors, d, means[tracks[d], 3], r)
-            _correct(means[tracks[d]], dense[tracks[d]], z[d], r)
-
-
-@compiled
-def measurement_covariance(noise: Floats, errors: Floats, d: int, height: float, out: Floats) -> None:
-    """Write R of a measurement, of shape (4, 4)."""
-    for i in range(4):
-        for j in range(4):
-            out[i, j] = errors[d, i, j] if len(errors) else 0.0
-        if len(errors) == 0:
-            out[i, i] = variance(noise, MEASUREMENT, i, height)
+        track = tracks[d]
+        if track < 0:
+            continue
+        height = filters[track, 3]
+        for i in range(4):
+            for j in range(4):
+                r[i, j] = errors[d, i, j] if len(errors) else 0.0
+            r[i, i] = measurement_variance(noise, errors, d, i, height)
+        _correct(filters[track, :8], filters[track, 8:].reshape(8, 8), z[d], r)
 
 
 @compiled

@@ -155,11 +155,11 @@ def bounding_boxes(boxes: Floats) -> Floats:
 
 def bounding_jacobian(boxes: Floats) -> Floats:
     """Return the derivatives, of shape (n, 4, 5), of the bounding box's x, y, w, h by x, y, w, l, theta."""
-    w, length, cosine, sine = boxes[:, 2], boxes[:, 3], np.cos(boxes[:, 4]), np.sin(boxes[:, 4])
+    w, length = boxes[:, 2], boxes[:, 3]
+    # Rounded, so that a side along an axis is just that.
+    cosine, sine = np.round(np.cos(boxes[:, 4]), 12), np.round(np.sin(boxes[:, 4]), 12)
     c, s = np.abs(cosine), np.abs(sine)
-    parallel = np.minimum(c, s) < 1e-9
-    by_c = np.where(parallel, 0.0, -np.sign(cosine) * sine)
-    by_s = np.where(parallel, 0.0, np.sign(sine) * cosine)
+    by_c, by_s = -np.sign(cosine) * sine, np.sign(sine) * cosine
     result = np.zeros((len(boxes), 4, 5))
     result[:, 0, 0] = result[:, 1, 1] = 1
     result[:, 2, 2], result[:, 2, 3], result[:, 2, 4] = s, c, length * by_c + w * by_s

@@ -18,14 +18,15 @@ from mot_cup._association import Stage, stage_table
 from mot_cup._boxes import Floats
 from mot_cup._detections import Detections
 from mot_cup._frames import check_step, correlated, errors_of, pack, rows_of, tracks_of
-from mot_cup._kalman import to_dense
+from mot_cup._kalman import make_filters, to_dense
 from mot_cup._noise import NOISE, Noise, PaperCompat, Uncertainty
-from mot_cup._sort_step import Live, Rules, Trace, make_live, room_for, run, step
+from mot_cup._sort_step import TRACE, run
 from mot_cup._state_models import StateModel, model_number
-from mot_cup._tracks import Tracks
+from mot_cup._tracks import Ints, Tracks
 from tenfold import SettingError
 
-NO_TRACE = Trace(np.empty((0, 4, 4)), np.empty((0, 4)), np.empty((0, 4, 4)))
+CAPACITY = 32
+NO_TRACE = np.empty((0, TRACE))
 
 
 class Sort:
@@ -92,20 +93,21 @@ class Sort:
         self.unit = unit
         self.state: StateModel = state or ("xywh" if uncertainty == "covariance" else "xysr")
         model = model_number(self.state)
-        self._rules = Rules(
+        self._rules = (
+            (noise or NOISE[self.state]).table(),
+            stage_table(stages or [Stage("iou", iou_threshold)]),
+            model,
             float(max_age),
             int(min_hits),
-            model,
             bool(per_class),
             uncertainty == "covariance",
-            stage_table(stages or [Stage("iou", iou_threshold)]),
-            (noise or NOISE[self.state]).table(),
         )
-        self._live: Live = make_live()
+        self.reset()
 
     def reset(self) -> None:
         """Forget all tracks and begin identities at 1 again."""
-        self._live = make_live()
+        self._filters, self._counts = make_filters(CAPACITY), np.zeros((CAPACITY, 4))
+        self._tracker = np.array([0, 1, 0])
 
     def update(self, detections: ArrayLike | Detections, dt: float | None = None) -> Floats:
         """Take one frame.
@@ -131,13 +133,11 @@ class Sort:
         SettingError
             The detections are in another unit.
         """
-        elapsed = check_step(dt)
+        steps = np.array([check_step(dt)])
         rows = rows_of(detections, self.unit)
         errors = errors_of(detections, rows, self.uncertainty, self.state)
-        self._make_room(errors, len(rows))
-        out = np.empty((len(rows), 8))
-        reported = step(self._rules, self._live, rows, errors, elapsed, out, NO_TRACE)
-        return out[:reported]
+        out, _ = self._take(rows, np.array([0, len(rows)]), errors, steps)
+        return out
 
     def track(
         self, frames: Sequence[Detections] | Mapping[int, Detections], times: ArrayLike | None = None
@@ -165,15 +165,23 @@ class Sort:
         """
         self.reset()
         packed = pack(frames, times, self.unit, self.uncertainty, self.state)
-        self._make_room(packed.errors, 0)
-        out = np.empty((len(packed.rows), 8))
-        self._live, ends = run(
-            self._rules, self._live, packed.rows, packed.starts, packed.errors, packed.steps, out, NO_TRACE
-        )
+        out, ends = self._take(packed.rows, packed.starts, packed.errors, packed.steps)
         return tracks_of(packed.numbers, ends, out)
 
-    def _make_room(self, errors: Floats, rows: int) -> None:
-        if len(errors) and len(self._live.filters.split) and correlated(errors):
-            self._live = self._live._replace(filters=to_dense(self._live.filters))
-        if self._live.tracker[0] + rows > len(self._live.idle):
-            self._live = room_for(self._live, rows)
+    def _take(self, rows: Floats, starts: Ints, errors: Floats, steps: Floats) -> tuple[Floats, Ints]:
+        if correlated(errors):
+            self._filters = to_dense(self._filters)
+        out = np.empty((len(rows), 8))
+        self._filters, self._counts, ends = run(
+            self._filters,
+            self._counts,
+            self._tracker,
+            rows,
+            starts,
+            errors,
+            steps,
+            out,
+            NO_TRACE,
+            *self._rules,
+        )
+        return out[: ends[-1] if len(ends) else 0], ends

@@ -62,21 +62,21 @@ def measure(model: int, boxes: Floats, row: int, out: Floats) -> None:
 
 
 @compiled
-def corners(model: int, means: Floats, track: int, out: Floats, row: int) -> bool:
+def corners(model: int, filters: Floats, track: int, out: Floats, row: int) -> bool:
     """Write the corners of a state into a row of `out`, and return whether there are any.
 
     Parameters
     ----------
     model : int
-    means : ndarray of float64
-        Shape (n, 8), positions first.
+    filters : ndarray of float64
+        Shape (n, 4 or more), positions first.
     track : int
-        Row of `means`.
+        Row of `filters`.
     out : ndarray of float64
         Shape (m, 4 or more).
     row : int
     """
-    third, fourth = means[track, 2], means[track, 3]
+    third, fourth = filters[track, 2], filters[track, 3]
     w, h = third, fourth
     if model == XYSR:
         area_squared = third * fourth
@@ -84,7 +84,7 @@ def corners(model: int, means: Floats, track: int, out: Floats, row: int) -> boo
         h = third / w
     elif model == XYAH:
         w = third * fourth
-    x, y = means[track, 0], means[track, 1]
+    x, y = filters[track, 0], filters[track, 1]
     out[row, 0], out[row, 1] = x - w / 2, y - h / 2
     out[row, 2], out[row, 3] = x + w / 2, y + h / 2
-    return np.isfinite(x) and np.isfinite(y) and w > 0 and h > 0
+    return bool(np.isfinite(x) and np.isfinite(y) and w > 0 and h > 0)

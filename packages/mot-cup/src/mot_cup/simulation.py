@@ -287,7 +287,8 @@ def _view(
     generator: np.random.Generator,
 ) -> View:
     true, errors = finds.boxes, finds.errors
-    c, s = np.cos(true[:, 4]), np.sin(true[:, 4])
+    # Of a car along an axis the covariance is to be diagonal to the last digit.
+    c, s = np.round(np.cos(true[:, 4]), 12), np.round(np.sin(true[:, 4]), 12)
     turn = np.stack([c, -s, s, c], axis=1).reshape(-1, 2, 2)
     # From errors along, across, of length, of width and of the heading to those of x, y, w, l, theta.
     change = np.zeros((len(true), 5, 5))
