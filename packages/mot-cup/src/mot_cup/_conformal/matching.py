@@ -63,7 +63,7 @@ class Matches:
         return sigma(self.detections, space)
 
     def scores(self, space: Space) -> Floats:
-        """Return the nonconformity scores |detection - truth| / sigma, of shape (n, 4)."""
+        """Return the nonconformity scores abs(detection - truth) / sigma, of shape (n, 4)."""
         return np.abs(self.errors(space)) / self.sigma(space)
 
 
