@@ -114,8 +114,8 @@ class AdaptiveConformal:
 
     Notes
     -----
-    A tracker gets its covariances from ``dataclasses.replace(calibration, quantiles=adaptive.quantiles[None])``,
-    where the quantile is tracked, always finite, and `calibration` is of the same level and space.
+    A tracker gets its covariances by ``dataclasses.replace(calibration, quantiles=adaptive.quantiles[None])``
+    where the quantile is tracked, which is always finite; `calibration` is of the same level and space.
 
     Examples
     --------
