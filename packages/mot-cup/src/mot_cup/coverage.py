@@ -64,7 +64,7 @@ class Settings:
     splits : int
         Random halvings.
     tolerance : float
-        Of a stream's |coverage - level|; only counts how many are beyond.
+        Of a stream's abs(coverage - level); only counts how many are beyond.
     """
 
     level: float = 0.9

@@ -1,11 +1,11 @@
 """The scale of a detector's errors from a filter's innovations, where no labels come in.
 
 An innovation v, detection less prediction, has in a consistent filter the variance S = H P H' + R. Let kappa
-be the conformal quantile of |v| / sqrt(S) on streams that a calibration holds for. On a stream where the
+be the conformal quantile of abs(v) / sqrt(S) on streams that a calibration holds for. On a stream where the
 errors are m times what was calibrated, innovations miss kappa too often or too rarely, so that m can follow
 them as adaptive conformal follows the misses of labels,
 
-    log m <- log m + eta sum_i (miss_i - alpha),   miss_i: |v_i| > kappa sqrt(S_i),
+    log m <- log m + eta sum_i (miss_i - alpha),   miss_i: abs(v_i) > kappa sqrt(S_i),
 
 when the filter gets R times m^2. The quantiles of the errors are then m times the calibrated ones.
 
@@ -37,7 +37,7 @@ class InnovationConformal:
     calibration : Calibration
         Of streams with labels; its space is that of the innovations.
     innovations : array_like
-        |v| / sqrt(S) of a filter on streams that `calibration` holds for, with covariances by it, of shape
+        abs(v) / sqrt(S) of a filter on streams that `calibration` holds for, with covariances by it, of shape
         (n, 4).
     level : float
         The nominal coverage 1 - alpha of innovations.
@@ -97,7 +97,7 @@ class InnovationConformal:
         Parameters
         ----------
         innovations : array_like
-            |v| / sqrt(S) of the frame's associated detections, of shape (n, 4); n may be 0.
+            abs(v) / sqrt(S) of the frame's associated detections, of shape (n, 4); n may be 0.
 
         Raises
         ------
