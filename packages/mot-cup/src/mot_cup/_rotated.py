@@ -87,6 +87,39 @@ class RotatedDetections:
         for name, value in (("boxes", boxes), ("scores", scores), ("classes", classes)):
             object.__setattr__(self, name, value)
 
+    @classmethod
+    def from_corners(
+        cls,
+        corners: ArrayLike,
+        scores: Floats | None = None,
+        classes: NDArray[np.int64] | None = None,
+        covariance: Floats | None = None,
+        unit: str = "px",
+    ) -> RotatedDetections:
+        """Take boxes as a detector gives them that finds eight corners in space, and look from above.
+
+        Parameters
+        ----------
+        corners : array_like
+            Shape (n, 8, 3), in the order of `to_corners`; boxes are fitted to them by `from_corners`.
+        scores, classes, unit
+            As for the class.
+        covariance : ndarray of float64, optional
+            Of the corners' 24 coordinates, of shape (n, 24, 24).
+
+        Raises
+        ------
+        DataError
+            A fitted box has no area, as of corners in another order, or what the class refuses.
+        """
+        fitted = from_corners(corners)
+        flat = [0, 1, 3, 4, 6]
+        boxes = cls(fitted[:, flat], scores, classes, unit=unit)  # type: ignore[arg-type]
+        if covariance is None:
+            return boxes
+        errors = corners_covariance(fitted, covariance)[:, flat][:, :, flat]
+        return cls(boxes.boxes, boxes.scores, boxes.classes, errors, unit)
+
     def __len__(self) -> int:
         return len(self.boxes)
 
