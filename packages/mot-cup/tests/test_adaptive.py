@@ -1,11 +1,22 @@
 """Adaptive conformal prediction on streams that are not exchangeable."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mot_cup.conformal import AdaptiveConformal, Stream, Tracked, assess, choose_step, conformal_quantiles
+from mot_cup import BoxCovariance, Detections
+from mot_cup.conformal import (
+    AdaptiveConformal,
+    Calibration,
+    Stream,
+    Tracked,
+    assess,
+    choose_step,
+    conformal_quantiles,
+)
 from tenfold import DataError, SettingError, UnknownNameError
 
 
@@ -103,3 +114,15 @@ def test_what_makes_no_sense_is_refused() -> None:
         adaptive.update([[1.0, np.nan]])
     with pytest.raises(DataError, match="order of frames"):
         Stream(np.array([2, 1]), held[:2], np.ones((2, 2)))
+
+
+def test_a_calibration_takes_the_quantiles_of_the_moment() -> None:
+    calibration = Calibration(np.full((1, 4), 2.0), np.array([100]), level=0.9)
+    adaptive = AdaptiveConformal(np.full((100, 4), 2.0), level=0.9, step=0.5)
+    adaptive.update([[3.0, 1.0, 1.0, 1.0]])
+    moved = dataclasses.replace(calibration, quantiles=adaptive.quantiles[None])
+    box = Detections(np.array([[0.0, 0, 9, 9]]), covariance=BoxCovariance(np.eye(4)[None], "xywh", "px"))
+    factors = np.exp([0.45, -0.05, -0.05, -0.05])
+    np.testing.assert_allclose(moved.half_widths(box)[0], 2 * factors)
+    before, after = (np.diag(item.covariance(box).matrices[0]) for item in (calibration, moved))
+    np.testing.assert_allclose(after / before, factors**2)

@@ -101,12 +101,12 @@ def test_data_sets_and_settings_that_are_none_are_refused(
 ) -> None:
     monkeypatch.delenv("TENFOLD_DATA", raising=False)
     with pytest.raises(DataError, match="no TENFOLD_DATA"):
-        load("v2x-sim", "xysr", 0.3, 0)
+        load("v2x-sim", "xysr", 0.3, True, 0)
     monkeypatch.setenv("TENFOLD_DATA", str(tmp_path))
     with pytest.raises(DataError, match="no folder"):
-        load("v2x-sim", "xysr", 0.3, 0)
+        load("v2x-sim", "xysr", 0.3, True, 0)
     with pytest.raises(UnknownNameError, match="v2xsim"):
-        load("v2xsim", "xysr", 0.3, 0)
+        load("v2xsim", "xysr", 0.3, True, 0)
     with pytest.raises(SettingError, match="1 or more"):
         Settings(splits=0)
     with pytest.raises(SettingError, match="between 0 and 1"):
@@ -115,7 +115,7 @@ def test_data_sets_and_settings_that_are_none_are_refused(
 
 @real
 def test_streams_of_v2xsim_are_those_that_have_matches() -> None:
-    streams = load("v2x-sim", "xysr", 0.5, 0)
+    streams = load("v2x-sim", "xysr", 0.5, False, 0)
     assert len(streams) == 40
     assert all(isinstance(stream, Stream) for stream in streams.values())
     assert 35_000 < sum(map(len, streams.values())) < 43_017

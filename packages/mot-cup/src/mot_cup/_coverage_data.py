@@ -16,7 +16,7 @@ Streams = Mapping[tuple[int, int], Stream]
 DATASETS = ("simulated", "v2x-sim")
 
 
-def load(dataset: str, space: Space, iou: float, seed: int) -> Streams:
+def load(dataset: str, space: Space, iou: float, upright: bool, seed: int) -> Streams:
     """Return the stream of every agent in every scene, by scene and agent.
 
     Agents without a matched detection are left out.
@@ -24,8 +24,8 @@ def load(dataset: str, space: Space, iou: float, seed: int) -> Streams:
     Parameters
     ----------
     dataset : {"simulated", "v2x-sim"}
-    space, iou
-        As in the settings; the simulated errors have no boxes and so neither.
+    space, iou, upright
+        As in the settings; the simulated errors have no boxes and so none of them.
     seed : int
         Of the simulation.
 
@@ -42,7 +42,7 @@ def load(dataset: str, space: Space, iou: float, seed: int) -> Streams:
         return simulated(seed)
     found = {
         (sequence.scene, sequence.agent): match(sequence.detections, sequence.truth, iou)
-        for sequence in read_v2xsim(tracking_folder("v2xsim"), upright=True)
+        for sequence in read_v2xsim(tracking_folder("v2xsim"), upright=upright)
     }
     return {key: Stream.of(found[key], space) for key in sorted(found) if len(found[key])}
 

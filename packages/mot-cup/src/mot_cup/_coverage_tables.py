@@ -65,7 +65,7 @@ def adaptive_table(records: Sequence[Record]) -> Table:
             )
     columns = [
         "stream of an agent in another scene",
-        "|gap|, points",
+        "absolute gap, points",
         "worst",
         f"beyond {100 * settings['tolerance']:g}",
         "interval score, over split",

@@ -6,7 +6,8 @@
 >>> calibrated = calibration.apply(frame)                                            # doctest: +SKIP
 
 Split conformal (`calibrate`, `conformal_quantiles`) covers what is exchangeable with the calibration data.
-`AdaptiveConformal` keeps the coverage on a stream that is not, where labels come in after their frame.
+`AdaptiveConformal` keeps the coverage on a stream that is not, where labels come in after their frame;
+`InnovationConformal` follows a filter's innovations where none do, and is only as good as the filter.
 Coverage is always of *matched* detections: see `match`.
 """
 
@@ -19,6 +20,7 @@ from mot_cup._conformal.adaptive import (
     choose_step,
 )
 from mot_cup._conformal.calibration import Calibration, calibrate
+from mot_cup._conformal.innovations import InnovationConformal
 from mot_cup._conformal.matching import Matches, match, pooled
 from mot_cup._conformal.split import (
     PAPER_LEVEL,
@@ -37,6 +39,7 @@ __all__ = [
     "AdaptiveConformal",
     "Assessment",
     "Calibration",
+    "InnovationConformal",
     "Matches",
     "Region",
     "Stream",

@@ -59,15 +59,18 @@ class Settings:
         The dimensions; x, y, area and aspect ratio are those of the V2X-Sim detector.
     iou : float
         The overlap from which a detection is matched to a true box.
+    upright : bool
+        Mend V2X-Sim's files, as `mot_cup.io.read_v2xsim` says; false takes them as they are published.
     splits : int
         Random halvings.
     tolerance : float
-        Of a stream's |coverage - level|; only counts how many are beyond.
+        Of a stream's abs(coverage - level); only counts how many are beyond.
     """
 
     level: float = 0.9
     space: Space = "xysr"
     iou: float = 0.3
+    upright: bool = True
     splits: int = 20
     tolerance: float = 0.015
 
@@ -85,7 +88,9 @@ class Settings:
 def measure(run: Run[Settings]) -> None:
     """Measure the coverage of random halves, of other scenes and of streams, and score the densities."""
     settings = run.settings
-    streams = load(run.dataset, settings.space, settings.iou, run.seed)
+    streams = load(run.dataset, settings.space, settings.iou, settings.upright, run.seed)
+    if run.dataset == "v2x-sim":
+        run.variant = "upright" if settings.upright else "as published"
     scenes = sorted({scene for scene, _ in streams})
     run.metric("detections", sum(map(len, streams.values())))
     run.metric("streams", len(streams))

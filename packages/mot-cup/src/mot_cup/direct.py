@@ -1,11 +1,11 @@
-r"""Direct modelling: a detector that predicts the log-variances of its boxes beside the boxes.
+"""Direct modelling: a detector that predicts the log-variances of its boxes beside the boxes.
 
 The paper trains both heads by, for each dimension, with v the log-variance,
 
     loss = smoothL1(prediction, truth) exp(-v) + v / 2
 
 That is the negative log-likelihood of a normal error only where the error is below the bend of the smooth
-L1, where it is e^2 / 2. Beyond, it grows as \|e\|, so the best v is not the log-variance but
+L1, where it is e^2 / 2. Beyond, it grows as abs(e), so the best v is not the log-variance but
 log(2 E smoothL1(e)), which is less; and as the bend is at an error of 1, what is learnt depends on the unit
 of the box. The density that would go with it is of no fixed family, and its normalising constant is not
 exp(v / 2): the loss is no proper score. Errors of a metre and more, or of pixels and areas, are where this

@@ -1,4 +1,4 @@
-r"""How good predicted errors are: proper scores, coverage, and the consistency of a filter.
+"""How good predicted errors are: proper scores, coverage, and the consistency of a filter.
 
 For an error e of a box and the standard deviation sigma that was predicted for it, both in one unit,
 
@@ -7,7 +7,7 @@ For an error e of a box and the standard deviation sigma that was predicted for 
 
 and for an interval [-w, w] around the prediction at the nominal level 1 - alpha
 
-    interval score    2 w + 2 / alpha max(|e| - w, 0)    (Winkler; Gneiting and Raftery 2007)
+    interval score    2 w + 2 / alpha max(abs(e) - w, 0)    (Winkler; Gneiting and Raftery 2007)
 
 All three are proper: in expectation nothing scores below the truth. The NLL is of a density, so that its
 zero means nothing and its sign turns with the unit; a difference of two NLLs does not depend on the unit,
@@ -21,12 +21,11 @@ NIS needs no truth.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.special import gammaincinv, ndtr
 
+from mot_cup._boxes import Floats
 from tenfold import DataError, SettingError
-
-Floats = NDArray[np.float64]
 
 
 def gaussian_nll(errors: ArrayLike, sigma: ArrayLike) -> Floats:

@@ -23,9 +23,9 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mot_cup._boxes import Space
+from mot_cup._boxes import Floats, Space
 from mot_cup._conformal.matching import Matches
-from mot_cup._conformal.split import Floats, check_scores, conformal_quantiles
+from mot_cup._conformal.split import check_scores, conformal_quantiles
 from mot_cup._tracks import Ints
 from mot_cup.scores import interval_score
 from tenfold import DataError, SettingError, UnknownNameError
@@ -49,7 +49,7 @@ class Stream:
     frames : ndarray of int64
         Shape (n,), not decreasing.
     scores : ndarray of float64
-        |prediction - truth| / sigma, of shape (n, d).
+        abs(prediction - truth) / sigma, of shape (n, d).
     sigma : ndarray of float64
         Shape (n, d).
 
@@ -112,6 +112,11 @@ class AdaptiveConformal:
     UnknownNameError
         Nothing of that name is tracked.
 
+    Notes
+    -----
+    A tracker gets its covariances by ``dataclasses.replace(calibration, quantiles=adaptive.quantiles[None])``
+    where the quantile is tracked, which is always finite; `calibration` is of the same level and space.
+
     Examples
     --------
     >>> adaptive = AdaptiveConformal(np.ones((100, 4)), level=0.9, step=0.1)
@@ -152,7 +157,7 @@ class AdaptiveConformal:
         Parameters
         ----------
         scores : array_like
-            |prediction - truth| / sigma of the frame's matched detections, of shape (n, d); n may be 0.
+            abs(prediction - truth) / sigma of the frame's matched detections, of shape (n, d); n may be 0.
 
         Raises
         ------
@@ -236,7 +241,7 @@ def choose_step(
 ) -> Floats:
     """Choose eta for every dimension on streams of scenes other than that where it will be used.
 
-    The step with the smallest mean |gap| of a stream, among those whose mean interval score is not above
+    The step with the smallest mean abs(gap) of a stream, among those whose mean interval score is not above
     split conformal's and whose intervals are infinite or empty in at most 2 % of cases; 0 where none is.
 
     Parameters

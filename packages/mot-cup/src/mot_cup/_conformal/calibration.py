@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from mot_cup._boxes import Floats, Space, check_space
-from mot_cup._conformal.matching import Matches, sigma
+from mot_cup._conformal.matching import Matches, covariance_in, sigma
 from mot_cup._conformal.split import (
     PAPER_LEVEL,
     Region,
@@ -115,9 +115,7 @@ class Calibration:
 
         Errors are those of `half_widths`.
         """
-        sigma(detections, self.space)
-        assert detections.covariance is not None
-        own = detections.covariance.to_space(detections.boxes, self.space)
+        own = covariance_in(self.space, detections)
         factors = self._rows(detections) / self.deviations
         return BoxCovariance(
             own.matrices * factors[:, :, None] * factors[:, None, :], self.space, detections.unit

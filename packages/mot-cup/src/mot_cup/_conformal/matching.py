@@ -63,7 +63,7 @@ class Matches:
         return sigma(self.detections, space)
 
     def scores(self, space: Space) -> Floats:
-        """Return the nonconformity scores |detection - truth| / sigma, of shape (n, 4)."""
+        """Return the nonconformity scores abs(detection - truth) / sigma, of shape (n, 4)."""
         return np.abs(self.errors(space)) / self.sigma(space)
 
 
@@ -133,9 +133,27 @@ def sigma(detections: Detections, space: Space) -> Floats:
     Raises
     ------
     DataError
-        The detections have no covariance, or one is 0 in a dimension.
+        As `covariance_in`.
     """
-    variances = np.diagonal(_covariance(detections).to_space(detections.boxes, space).matrices, 0, 1, 2)
+    return np.sqrt(np.diagonal(covariance_in(space, detections).matrices, 0, 1, 2))
+
+
+def covariance_in(space: Space, detections: Detections) -> BoxCovariance:
+    """Return the detections' own covariances in a parametrisation.
+
+    Raises
+    ------
+    DataError
+        The detections have no covariance, or a variance is 0.
+    """
+    if detections.covariance is None:
+        raise DataError(
+            "detections without a covariance",
+            "one for each",
+            "Give what the detector says; BoxCovariance.diagonal of ones where it says nothing.",
+        )
+    covariance = detections.covariance.to_space(detections.boxes, space)
+    variances = np.diagonal(covariance.matrices, 0, 1, 2)
     if not (variances > 0).all():
         row = int(np.argmin((variances > 0).all(axis=1)))
         raise DataError(
@@ -143,17 +161,7 @@ def sigma(detections: Detections, space: Space) -> Floats:
             "above 0",
             "Give every dimension an error; a conformal score divides by it.",
         )
-    return np.sqrt(variances)
-
-
-def _covariance(detections: Detections) -> BoxCovariance:
-    if detections.covariance is None:
-        raise DataError(
-            "detections without a covariance",
-            "one for each",
-            "Give what the detector says; BoxCovariance.diagonal of ones where it says nothing.",
-        )
-    return detections.covariance
+    return covariance
 
 
 def _joined(parts: Sequence[Detections]) -> Detections:

@@ -1,6 +1,6 @@
 """Split conformal prediction: the size of intervals from errors on calibration data.
 
-With s = |prediction - truth| / sigma on n calibration boxes, the quantile q is the score of rank
+With s = abs(prediction - truth) / sigma on n calibration boxes, the quantile q is the score of rank
 ceil((n + 1) (1 - alpha)), and a new score exchangeable with them is at most q with probability 1 - alpha
 or a little more, whatever the distribution of the errors and however wrong sigma is.
 
@@ -22,13 +22,13 @@ import math
 from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.special import ndtri
 
+from mot_cup._boxes import Floats
 from mot_cup.scores import check_level
 from tenfold import DataError, SettingError, UnknownNameError
 
-Floats = NDArray[np.float64]
 Region = Literal["each", "max-score", "bonferroni"]
 REGIONS: tuple[Region, ...] = get_args(Region)
 PAPER_LEVEL = 0.9973
