@@ -183,6 +183,22 @@ def test_the_covariance_of_fitted_boxes_is_that_of_many_fits() -> None:
     np.testing.assert_allclose(found, sampled, atol=0.03 * np.abs(sampled).max())
 
 
+def test_corners_in_space_become_rotated_boxes_seen_from_above() -> None:
+    generator = np.random.default_rng(4)
+    root = 0.01 * generator.normal(size=(2, 24, 24))
+    found = RotatedDetections.from_corners(
+        to_corners(UPRIGHTS), np.array([0.5, 0.6]), covariance=root @ root.transpose(0, 2, 1), unit="m"
+    )
+    np.testing.assert_allclose(found.boxes, UPRIGHTS[:, [0, 1, 3, 4, 6]], atol=1e-12)
+    assert (found.unit, found.scores.tolist()) == ("m", [0.5, 0.6])
+    noise = (generator.normal(size=(20_000, 24)) @ root[0].T).reshape(-1, 8, 3)
+    sampled = np.cov(RotatedDetections.from_corners(to_corners(UPRIGHTS[:1]) + noise).boxes.T)
+    assert found.covariance is not None
+    np.testing.assert_allclose(found.covariance[0], sampled, atol=0.04 * np.abs(sampled).max())
+    with pytest.raises(DataError, match="positive sizes"):
+        RotatedDetections.from_corners(to_corners(UPRIGHTS)[:, ::-1])
+
+
 @pytest.mark.parametrize(
     ("box", "message"),
     [

@@ -244,6 +244,10 @@ def test_reported_poses_are_off_as_they_say() -> None:
     covariance = noisy.agents[0].pose_covariance
     np.testing.assert_allclose(np.diag(covariance), [0.64, 0.64, 1e-4])
     np.testing.assert_allclose(off.std(0), np.sqrt(np.diag(covariance)), rtol=0.15)
+    assert nees(*residuals(noisy)).mean() == pytest.approx(4, abs=0.4)
+    exact = residuals(simulate(CLEAN, np.random.default_rng(10)))
+    assert residuals(noisy)[0][:, :2].std() > 1.5 * exact[0][:, :2].std()
+    np.testing.assert_allclose(residuals(noisy)[0][:, 2:], exact[0][:, 2:], atol=1e-9)
 
 
 @pytest.mark.parametrize(("spread", "memory"), [(0.0, 0.0), (0.57, 0.0), (0.9, 0.6)])

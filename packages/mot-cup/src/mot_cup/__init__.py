@@ -6,6 +6,7 @@ from mot_cup._detections import BoxCovariance, Detections
 from mot_cup._noise import NOISE, PAPER_FACTORS, Noise, PaperCompat, height_noise
 from mot_cup._ocsort import OCSort
 from mot_cup._rotated import RotatedDetections
+from mot_cup._rotated_sort import RotatedNoise, RotatedSort, RotatedTracks
 from mot_cup._sort import Sort
 from mot_cup._tracks import Tracks
 
@@ -21,6 +22,9 @@ __all__ = [
     "OCSort",
     "PaperCompat",
     "RotatedDetections",
+    "RotatedNoise",
+    "RotatedSort",
+    "RotatedTracks",
     "Sort",
     "Stage",
     "Tracks",

@@ -87,6 +87,39 @@ class RotatedDetections:
         for name, value in (("boxes", boxes), ("scores", scores), ("classes", classes)):
             object.__setattr__(self, name, value)
 
+    @classmethod
+    def from_corners(
+        cls,
+        corners: ArrayLike,
+        scores: Floats | None = None,
+        classes: NDArray[np.int64] | None = None,
+        covariance: Floats | None = None,
+        unit: str = "px",
+    ) -> RotatedDetections:
+        """Take boxes as a detector gives them that finds eight corners in space, and look from above.
+
+        Parameters
+        ----------
+        corners : array_like
+            Shape (n, 8, 3), in the order of `to_corners`; boxes are fitted to them by `from_corners`.
+        scores, classes, unit
+            As for the class.
+        covariance : ndarray of float64, optional
+            Of the corners' 24 coordinates, of shape (n, 24, 24).
+
+        Raises
+        ------
+        DataError
+            A fitted box has no area, as of corners in another order, or what the class refuses.
+        """
+        fitted = from_corners(corners)
+        flat = [0, 1, 3, 4, 6]
+        boxes = cls(fitted[:, flat], scores, classes, unit=unit)  # type: ignore[arg-type]
+        if covariance is None:
+            return boxes
+        errors = corners_covariance(fitted, covariance)[:, flat][:, :, flat]
+        return cls(boxes.boxes, boxes.scores, boxes.classes, errors, unit)
+
     def __len__(self) -> int:
         return len(self.boxes)
 
@@ -300,48 +333,49 @@ def _pairwise_iou(first: Floats, second: Floats, first_corners: Floats, second_c
             reach = (np.hypot(first[i, 2], first[i, 3]) + np.hypot(second[j, 2], second[j, 3])) / 2
             if np.hypot(first[i, 0] - second[j, 0], first[i, 1] - second[j, 1]) >= reach:
                 continue
-            common = _common_area(first_corners[i], second_corners[j])
+            common = _common_area(first_corners, i, second_corners, j)
             union = first[i, 2] * first[i, 3] + second[j, 2] * second[j, 3] - common
             result[i, j] = min(common / union, 1.0)
     return result
 
 
 @compiled
-def _common_area(subject: Floats, window: Floats) -> float:
+def _common_area(subjects: Floats, subject: int, windows: Floats, window: int) -> float:
     """Return the area of a convex polygon inside a rectangle: Sutherland and Hodgman's clipping.
 
     The corners turn from along to minus across, so the inside of an edge lies to its other hand.
     """
-    points = np.empty((8, 2))
-    points[:4] = subject
-    kept = np.empty((8, 2))
+    x, y = np.empty(8), np.empty(8)
+    kept_x, kept_y = np.empty(8), np.empty(8)
+    for k in range(4):
+        x[k], y[k] = subjects[subject, k, 0], subjects[subject, k, 1]
     count = 4
     for edge in range(4):
-        start = window[edge]
-        end = window[(edge + 1) % 4]
-        dx, dy = end[0] - start[0], end[1] - start[1]
+        start_x, start_y = windows[window, edge, 0], windows[window, edge, 1]
+        dx = windows[window, (edge + 1) % 4, 0] - start_x
+        dy = windows[window, (edge + 1) % 4, 1] - start_y
         found = 0
         for k in range(count):
-            here, after = points[k], points[(k + 1) % count]
-            side_here = (here[0] - start[0]) * dy - (here[1] - start[1]) * dx
-            side_after = (after[0] - start[0]) * dy - (after[1] - start[1]) * dx
+            after = (k + 1) % count
+            side_here = (x[k] - start_x) * dy - (y[k] - start_y) * dx
+            side_after = (x[after] - start_x) * dy - (y[after] - start_y) * dx
             if side_here >= 0:
-                kept[found] = here
+                kept_x[found], kept_y[found] = x[k], y[k]
                 found += 1
-            if (side_here > 0 and side_after < 0) or (side_here < 0 and side_after > 0):
+            if side_here * side_after < 0:
                 share = side_here / (side_here - side_after)
-                kept[found, 0] = here[0] + share * (after[0] - here[0])
-                kept[found, 1] = here[1] + share * (after[1] - here[1])
+                kept_x[found] = x[k] + share * (x[after] - x[k])
+                kept_y[found] = y[k] + share * (y[after] - y[k])
                 found += 1
         if found < 3:
             return 0.0
         count = found
-        points[:count] = kept[:count]
+        for k in range(count):
+            x[k], y[k] = kept_x[k], kept_y[k]
     # Around the first point: far from the origin, products of the coordinates themselves would cancel.
     area = 0.0
     for k in range(1, count - 1):
-        ax, ay = points[k, 0] - points[0, 0], points[k, 1] - points[0, 1]
-        bx, by = points[k + 1, 0] - points[0, 0], points[k + 1, 1] - points[0, 1]
+        ax, ay, bx, by = x[k] - x[0], y[k] - y[0], x[k + 1] - x[0], y[k + 1] - y[0]
         area += ax * by - ay * bx
     return abs(area) / 2
 

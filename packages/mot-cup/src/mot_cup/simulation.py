@@ -10,7 +10,7 @@ Boxes are in pixels of the scene, axis-aligned as V2X-Sim has them, and beside t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,7 +129,10 @@ class View:
 
 @dataclass(frozen=True)
 class Agent(View):
-    """What a car with a sensor finds; `rotated` is in its own frame of reference, x ahead.
+    """What a car with a sensor finds.
+
+    `detections` lie where they are by the poses that it reports, whose errors are in their covariances;
+    `rotated` are in its own frame of reference, x ahead, and know nothing of poses.
 
     Attributes
     ----------
@@ -336,14 +339,38 @@ def _agent(
     poses = boxes[:, [0, 1, 4]]
     position = settings.position_std / settings.metres_per_pixel
     stds = np.array([position, position, settings.heading_std])
+    reported = poses + stds * generator.normal(size=poses.shape)
     return Agent(
-        view.detections,
+        [
+            _displaced(found, pose, other, stds)
+            for found, pose, other in zip(view.detections, poses, reported, strict=True)
+        ],
         [to_agent(found, pose) for found, pose in zip(view.rotated, poses, strict=True)],
         view.sources,
         view.truth,
         identity,
-        poses + stds * generator.normal(size=poses.shape),
+        reported,
         np.diag(stds**2),
+    )
+
+
+def _displaced(detections: Detections, pose: Floats, reported: Floats, stds: Floats) -> Detections:
+    """Move detections to where a reported pose puts them, but turn none: headings are off by little."""
+    assert detections.covariance is not None
+    turn = reported[2] - pose[2]
+    c, s = np.cos(turn), np.sin(turn)
+    centres = (detections.boxes[:, :2] + detections.boxes[:, 2:]) / 2
+    around = (centres - pose[:2]) @ np.array([[c, s], [-s, c]])
+    shift = around + reported[:2] - centres
+    by_pose = np.zeros((len(detections), 4, 3))
+    by_pose[:, 0, 0] = by_pose[:, 1, 1] = 1
+    by_pose[:, 0, 2], by_pose[:, 1, 2] = -around[:, 1], around[:, 0]
+    by_pose = by_pose * stds
+    matrices = detections.covariance.matrices + by_pose @ by_pose.transpose(0, 2, 1)
+    return replace(
+        detections,
+        boxes=detections.boxes + np.tile(shift, 2),
+        covariance=BoxCovariance(matrices, "xywh", detections.unit),
     )
 
 
