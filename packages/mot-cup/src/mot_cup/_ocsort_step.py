@@ -168,10 +168,9 @@ def run(
         kept = 0
         for t in range(alive):
             d = row_of[t]
-            if d != FREE and (notes[t, STREAK] >= min_hits or tracker[FRAME] <= min_hits):
-                if report_state or notes[t, HITS] == 0:
-                    corners(model, filters, t, out, reported)
-                else:
+            confirmed = notes[t, STREAK] >= min_hits or tracker[FRAME] <= min_hits
+            if d != FREE and confirmed and corners(model, filters, t, out, reported):
+                if not report_state and notes[t, HITS] > 0:
                     out[reported, :4] = now[d, :4]
                 out[reported, 4], out[reported, 5] = notes[t, ID], now[d, 4]
                 out[reported, 6], out[reported, 7] = now[d, 5], d
