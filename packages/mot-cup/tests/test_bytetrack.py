@@ -8,10 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from slow_trackers import bytetrack, crowd, same
 
-from mot_cup import BoxCovariance, ByteTrack, Detections, Tracks
-from mot_cup._association import Stage
+from mot_cup import BoxCovariance, ByteTrack, Detections, PaperCompat, Stage, Tracks
 from mot_cup._boxes import Floats
-from mot_cup._noise import PaperCompat
 from tenfold import DataError, SettingError
 
 BOX = np.array([[10.0, 10.0, 30.0, 50.0]])
@@ -150,10 +148,10 @@ def test_tracks_take_no_more_room_in_a_long_stream() -> None:
     frames = [frame for seed in range(10) for frame in crowd(seed)]
     for frame in frames:
         tracker.update(frame)
-    room = len(tracker._live.counts)
+    room = len(tracker._notes)
     for frame in frames:
         tracker.update(frame)
-    assert len(tracker._live.counts) == room <= 64
+    assert len(tracker._notes) == room <= 64
 
 
 def test_no_detections_no_tracks() -> None:

@@ -132,10 +132,10 @@ def test_tracks_take_no_more_room_in_a_long_stream() -> None:
     frames = [frame for seed in range(10) for frame in crowd(seed)]
     for frame in frames:
         tracker.update(frame)
-    room = len(tracker._live.counts)
+    room = len(tracker._notes)
     for frame in frames:
         tracker.update(frame)
-    assert len(tracker._live.counts) == room <= 64
+    assert len(tracker._notes) == room <= 64
 
 
 def test_no_detections_no_tracks() -> None:

@@ -15,24 +15,19 @@ predicted.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import numpy as np
-from numpy.typing import ArrayLike
 
 from mot_cup._association import FREE, MEASURES, Stage
 from mot_cup._boxes import Floats
-from mot_cup._bytetrack_step import Live, Rules, make_live, room_for, run, step
-from mot_cup._detections import Detections
-from mot_cup._frames import check_step, correlated, errors_of, pack, rows_of, tracks_of
-from mot_cup._kalman import to_dense
+from mot_cup._bytetrack_step import NOTES, run
 from mot_cup._noise import NOISE, Noise, PaperCompat, Uncertainty
 from mot_cup._state_models import StateModel, model_number
-from mot_cup._tracks import Tracks
+from mot_cup._tracker import CAPACITY, Tracker
+from mot_cup._tracks import Ints
 from tenfold import SettingError
 
 
-class ByteTrack:
+class ByteTrack(Tracker):
     """Tracking that also uses detections of low score, for tracks that have no other.
 
     Parameters
@@ -100,9 +95,9 @@ class ByteTrack:
         per_class: bool = False,
         unit: str = "px",
     ) -> None:
-        limits = (track_thresh, low_thresh, match_thresh, second_thresh, unconfirmed_thresh, duplicate_thresh)
-        if not all(0 <= limit <= 1 for limit in limits):
-            raise SettingError(f"thresholds {limits}", "numbers from 0 to 1", "Correct them.")
+        shares = (track_thresh, low_thresh, match_thresh, second_thresh, unconfirmed_thresh, duplicate_thresh)
+        if not all(0 <= share <= 1 for share in shares):
+            raise SettingError(f"thresholds {shares}", "numbers from 0 to 1", "Correct them.")
         if not (track_buffer >= 0 and 0 < frame_rate < np.inf and 0 <= edge < np.inf):
             raise SettingError(
                 f"track_buffer {track_buffer}, frame_rate {frame_rate} and edge {edge}",
@@ -113,106 +108,39 @@ class ByteTrack:
             raise SettingError(
                 f"uncertainty {uncertainty!r}", '"off", "covariance" or a PaperCompat', "Choose one of them."
             )
-        self.uncertainty: Uncertainty = uncertainty
-        self.unit = unit
-        self.state: StateModel = state or ("xywh" if uncertainty == "covariance" else "xyah")
-        if self.state == "xysr":
-            raise SettingError(
-                "the state xysr", '"xyah" or "xywh"', "ByteTrack's noise grows with the height."
-            )
-        self._rules = Rules(
-            high=track_thresh,
-            low=low_thresh,
-            new=track_thresh + 0.1 if new_thresh is None else new_thresh,
-            first_limit=match_thresh,
-            second_limit=second_thresh,
-            unconfirmed_limit=unconfirmed_thresh,
-            duplicate_limit=duplicate_thresh,
-            max_lost=float(int(frame_rate / 30.0 * track_buffer)),
-            edge=float(edge),
-            fuse_score=bool(fuse_score),
-            leftover=MEASURES.index(leftover.measure) if leftover else FREE,
-            leftover_limit=float(leftover.limit) if leftover else 0.0,
-            model=model_number(self.state),
-            per_class=bool(per_class),
-            first_is_measured=uncertainty != "off",
-            first_is_process=isinstance(uncertainty, PaperCompat),
-            predict_unconfirmed=uncertainty == "covariance",
-            noise=(noise or NOISE[self.state]).table(),
+        if state == "xysr":
+            raise SettingError("the state xysr", '"xyah" or "xywh"', "Noise here grows with the height.")
+        chosen: StateModel = state or ("xywh" if uncertainty == "covariance" else "xyah")
+        limits = [
+            track_thresh,
+            low_thresh,
+            track_thresh + 0.1 if new_thresh is None else new_thresh,
+            match_thresh,
+            second_thresh,
+            unconfirmed_thresh,
+            duplicate_thresh,
+            int(frame_rate / 30.0 * track_buffer),
+            edge,
+            leftover.limit if leftover else 0.0,
+        ]
+        self._rules = (
+            (noise or NOISE[chosen]).table(),
+            np.array(limits, dtype=np.float64),
+            model_number(chosen),
+            MEASURES.index(leftover.measure) if leftover else FREE,
+            bool(fuse_score),
+            bool(per_class),
+            isinstance(uncertainty, PaperCompat),
+            uncertainty == "covariance",
         )
-        self._live: Live = make_live()
+        super().__init__(chosen, uncertainty, unit)
 
-    def reset(self) -> None:
-        """Forget all tracks and begin identities at 1 again."""
-        self._live = make_live()
+    def _begin(self) -> None:
+        self._notes = np.zeros((CAPACITY, NOTES))
+        self._tracker = np.array([0.0, 1.0, 0.0, 0.0])
 
-    def update(self, detections: ArrayLike | Detections, dt: float | None = None) -> Floats:
-        """Take one frame.
-
-        Parameters
-        ----------
-        detections : array_like or Detections
-            Rows x1, y1, x2, y2, and perhaps score and class, of shape (n, 4) to (n, 6). Call this for frames
-            without detections too.
-        dt : float, optional
-            Frames since the last call, 1 by default; it need not be whole.
-
-        Returns
-        -------
-        ndarray of float64
-            Shape (m, 8): x1, y1, x2, y2, identity, score, class, and the row of the detection.
-
-        Raises
-        ------
-        DataError
-            A box is not finite or has no area, a score is NaN, a class not whole, `dt` is not positive, or a
-            covariance is wanted and missing. Nothing has then changed.
-        SettingError
-            The detections are in another unit.
-        """
-        elapsed = check_step(dt)
-        rows = rows_of(detections, self.unit)
-        errors = errors_of(detections, rows, self.uncertainty, self.state)
-        self._make_room(errors, len(rows))
-        out = np.empty((len(rows), 8))
-        reported = step(self._rules, self._live, rows, errors, elapsed, out)
-        return out[:reported]
-
-    def track(
-        self, frames: Sequence[Detections] | Mapping[int, Detections], times: ArrayLike | None = None
-    ) -> Tracks:
-        """Track a whole sequence from its beginning; this begins with `reset`.
-
-        Parameters
-        ----------
-        frames : sequence of Detections, or mapping of int to Detections
-            A sequence is numbered from 1. In a mapping the numbers between the least and the greatest that
-            are missing are frames without detections; its order does not matter.
-        times : array_like, optional
-            When each frame was taken, in frames, of shape (frames,) with the missing ones.
-
-        Returns
-        -------
-        Tracks
-
-        Raises
-        ------
-        DataError
-            A frame number is not whole, times do not increase, or a covariance is wanted and missing.
-        SettingError
-            Detections are in another unit.
-        """
-        self.reset()
-        packed = pack(frames, times, self.unit, self.uncertainty, self.state)
-        self._make_room(packed.errors, 0)
-        out = np.empty((len(packed.rows), 8))
-        self._live, ends = run(
-            self._rules, self._live, packed.rows, packed.starts, packed.errors, packed.steps, out
+    def _run(self, rows: Floats, starts: Ints, errors: Floats, steps: Floats, out: Floats) -> Ints:
+        self._filters, self._notes, ends = run(
+            self._filters, self._notes, self._tracker, rows, starts, errors, steps, out, *self._rules
         )
-        return tracks_of(packed.numbers, ends, out)
-
-    def _make_room(self, errors: Floats, rows: int) -> None:
-        if correlated(errors):
-            self._live = self._live._replace(filters=to_dense(self._live.filters))
-        if self._live.tracker[0] + rows > len(self._live.counts):
-            self._live = room_for(self._live, rows)
+        return ends

@@ -1,4 +1,4 @@
-"""One frame of ByteTrack in compiled code, and a sequence of them.
+"""ByteTrack in compiled code: any number of frames, one of them or a whole sequence.
 
 Tracks are rows of arrays, each unconfirmed (begun in the last frame), tracked or lost. A frame
 
@@ -20,9 +20,10 @@ to two tracks.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mot_cup._assignment import assign_within
 from mot_cup._association import (
@@ -38,326 +39,258 @@ from mot_cup._association import (
 )
 from mot_cup._boxes import Floats
 from mot_cup._compiled import compiled
-from mot_cup._kalman import (
-    PROCESS,
-    copy_filter,
-    enlarge,
-    make_filters,
-    predict,
-    start,
-    update,
-)
+from mot_cup._kalman import PROCESS, copy_filter, enlarge, predict, start, update
 from mot_cup._state_models import corners, measure
 from mot_cup._tracks import Ints
 
-# Columns of what a track counts, and its states.
-ID, STATE, CLASS, OUTLIVED = range(4)
-UNCONFIRMED, TRACKED, LOST = range(3)
-# Columns of a track's times, and entries of a tracker's.
-BEGUN, SEEN = range(2)
-# Entries of what a tracker counts.
-LIVE, NEXT_ID, FRAME = range(3)
-# Height among the velocities of a state.
-VELOCITY_OF_HEIGHT = 7
-
-
-class Rules(NamedTuple):
-    """Settings of a tracker, as compiled code reads them.
-
-    Attributes
-    ----------
-    high, low, new : float
-        Scores: above `high` is high, between `low` and `high` low; `new` is the least that begins a track.
-    first_limit, second_limit, unconfirmed_limit : float
-        Greatest costs of a pair.
-    duplicate_limit : float
-        Of two boxes whose 1 - o is less, one is a duplicate.
-    max_lost : float
-        Frames that a track may be lost.
-    edge : float
-        What overlaps add to widths and heights.
-    fuse_score : bool
-    leftover : int
-        Measure of the last association of step 3, or `FREE` for none.
-    leftover_limit : float
-    model : int
-        State model.
-    per_class : bool
-    first_is_measured : bool
-        Whether a covariance of the detection is also that of the track's first position.
-    first_is_process : bool
-        Whether the variances of a track's first detection are also those of the process of its position.
-    predict_unconfirmed : bool
-    noise : ndarray of float64
-        Shape (5, 4, 2).
-    """
-
-    high: float
-    low: float
-    new: float
-    first_limit: float
-    second_limit: float
-    unconfirmed_limit: float
-    duplicate_limit: float
-    max_lost: float
-    edge: float
-    fuse_score: bool
-    leftover: int
-    leftover_limit: float
-    model: int
-    per_class: bool
-    first_is_measured: bool
-    first_is_process: bool
-    predict_unconfirmed: bool
-    noise: Floats
-
-
-class Live(NamedTuple):
-    """Tracks of a tracker.
-
-    Attributes
-    ----------
-    filters : ndarray of float64
-        Shape (capacity, SPLIT or DENSE), of `mot_cup._kalman`.
-    counts : ndarray of int64
-        Shape (capacity, 4): identity, state, class, whether it once was lost for too long.
-    times : ndarray of float64
-        Shape (capacity, 2): of the first and of the last detection.
-    origins : ndarray of float64
-        Shape (capacity, 4): variances of the first detection.
-    tracker : ndarray of int64
-        Tracks alive, next identity, frames seen.
-    clock : ndarray of float64
-        Shape (1,): the present time in frames.
-    """
-
-    filters: Floats
-    counts: Ints
-    times: Floats
-    origins: Floats
-    tracker: Ints
-    clock: Floats
-
-
-class Pairs(NamedTuple):
-    """What the associations of a frame share: settings, tracks, detections, and who is paired.
-
-    Attributes
-    ----------
-    rules : Rules
-    counts : ndarray of int64
-        Of the tracks, as `Live` has them.
-    boxes : ndarray of float64
-        Corners of the tracks, of shape (m, 4).
-    rows : ndarray of float64
-        Detections, of shape (n, 6).
-    partners : ndarray of int64
-        Each detection's track or `FREE`.
-    taken : ndarray of bool
-        Whether a track has a detection.
-    """
-
-    rules: Rules
-    counts: Ints
-    boxes: Floats
-    rows: Floats
-    partners: Ints
-    taken: Bools
-
-
-def make_live(capacity: int = 32) -> Live:
-    """Return a tracker without tracks."""
-    return Live(
-        make_filters(capacity),
-        np.zeros((capacity, 4), np.int64),
-        np.zeros((capacity, 2)),
-        np.zeros((capacity, 4)),
-        np.array([0, 1, 0]),
-        np.zeros(1),
-    )
-
-
-@compiled
-def room_for(live: Live, more: int) -> Live:
-    """Return the same tracks with room for more, at least twice as much if there was too little."""
-    capacity = len(live.counts)
-    if live.tracker[LIVE] + more <= capacity:
-        return live
-    wanted = max(2 * capacity, live.tracker[LIVE] + more)
-    counts, times, origins = np.zeros((wanted, 4), np.int64), np.zeros((wanted, 2)), np.zeros((wanted, 4))
-    counts[:capacity], times[:capacity], origins[:capacity] = live.counts, live.times, live.origins
-    return Live(enlarge(live.filters, wanted), counts, times, origins, live.tracker, live.clock)
-
-
-@compiled
-def step(rules: Rules, live: Live, rows: Floats, errors: Floats, dt: float, out: Floats) -> int:
-    """Take one frame, and return how many boxes are reported.
-
-    Parameters
-    ----------
-    rules : Rules
-    live : Live
-        Of room for all detections.
-    rows : ndarray of float64
-        Shape (n, 6): corners, score, class.
-    errors : ndarray of float64
-        Covariances in the state's coordinates, of shape (n, 4, 4), or (0, 4, 4).
-    dt : float
-        Frames since the last.
-    out : ndarray of float64
-        Shape (n, 8): corners, identity, score, class, row.
-    """
-    filters, counts, tracker = live.filters, live.counts, live.tracker
-    n, m = len(rows), tracker[LIVE]
-    tracker[FRAME] += 1
-    live.clock[0] += dt
-    boxes = _predict(rules, live, dt)
-    z = np.empty((n, 4))
-    for d in range(n):
-        measure(rules.model, rows, d, z)
-    partners, taken = np.full(n, FREE), np.zeros(m, np.bool_)
-    score, before = rows[:, 4], counts[:m, STATE].copy()
-    high, low = score > rules.high, (score > rules.low) & (score < rules.high)
-    unconfirmed, tracked = before == UNCONFIRMED, before == TRACKED
-
-    pairs = Pairs(rules, counts, boxes, rows, partners, taken)
-    _pair(pairs, ~unconfirmed, high, rules.first_limit, rules.fuse_score)
-    _pair(pairs, tracked, low, rules.second_limit, False)
-    if rules.leftover != FREE:
-        _pair_leftover(pairs, tracked, score != rules.high, filters, z, errors)
-    _pair(pairs, unconfirmed, high, rules.unconfirmed_limit, rules.fuse_score)
-    if rules.leftover != FREE:
-        _pair_leftover(pairs, unconfirmed, high | low, filters, z, errors)
-
-    update(filters, partners, z, rules.noise, errors)
-    row_of, ended = np.full(m + n, FREE), np.zeros(m + n, np.bool_)
-    for d in range(n):
-        t = partners[d]
-        if t == FREE and high[d] and score[d] >= rules.new:
-            t = tracker[LIVE]
-            tracker[LIVE] += 1
-            _begin(rules, live, t, z, errors, d)
-        elif t != FREE:
-            counts[t, STATE] = TRACKED
-        if t != FREE:
-            counts[t, CLASS], live.times[t, SEEN], row_of[t] = int(rows[d, 5]), live.clock[0], d
-    for t in range(m):
-        if taken[t]:
-            continue
-        if unconfirmed[t]:
-            ended[t] = True
-            continue
-        counts[t, STATE] = LOST
-        ended[t] = counts[t, OUTLIVED] > 0
-        if not tracked[t] and live.clock[0] - live.times[t, SEEN] > rules.max_lost:
-            counts[t, OUTLIVED] = 1
-    _end_duplicates(rules, live, ended)
-
-    reported = kept = 0
-    for t in range(tracker[LIVE]):
-        if ended[t]:
-            continue
-        if counts[t, STATE] == TRACKED:
-            d = row_of[t]
-            corners(rules.model, filters, t, out, reported)
-            out[reported, 4], out[reported, 5] = counts[t, ID], rows[d, 4]
-            out[reported, 6], out[reported, 7] = rows[d, 5], d
-            reported += 1
-        if t != kept:
-            _move(live, t, kept)
-        kept += 1
-    tracker[LIVE] = kept
-    return reported
+# Columns of what is noted of a track: identity, state, class, whether it once was lost for too long, times of
+# the first and the last detection, and the first one's four variances.
+ID, STATE, CLASS, OUTLIVED, BEGUN, SEEN, ORIGIN, NOTES = 0, 1, 2, 3, 4, 5, 6, 10
+# States of a track and levels of a score, each a bit, so that a pairing can name several.
+UNCONFIRMED, TRACKED, LOST, ENDED = 1, 2, 4, 8
+HIGH, LOW, LEAST, NEITHER = 1, 2, 4, 8
+# Entries of what a tracker counts: tracks alive, the next identity, frames seen, the time in frames.
+ALIVE, NEXT_ID, FRAME, CLOCK = range(4)
+# Entries of the limits: of scores; of the costs of pairs; frames that a track may be lost; what overlaps add
+# to widths and heights; of the measure for what is left over.
+LEAST_HIGH, LEAST_LOW, LEAST_NEW, FIRST, SECOND, THIRD, DUPLICATE, MAX_LOST, EDGE, LEFTOVER = range(10)
+# Costs of a pair beside the measures of `mot_cup._association`: 1 - o s and 1 - o.
+FUSED, PLAIN = -3, -2
+# Column of the velocity of a height.
+CLIMB = 7
 
 
 @compiled
 def run(
-    rules: Rules, live: Live, rows: Floats, starts: Ints, errors: Floats, steps: Floats, out: Floats
-) -> tuple[Live, Ints]:
-    """Take the frames of a sequence.
+    filters: Floats,
+    notes: Floats,
+    tracker: Floats,
+    rows: Floats,
+    starts: Ints,
+    errors: Floats,
+    steps: Floats,
+    out: Floats,
+    noise: Floats,
+    limits: Floats,
+    model: int,
+    leftover: int,
+    fuse_score: bool,
+    per_class: bool,
+    first_is_process: bool,
+    predict_all: bool,
+) -> tuple[Floats, Floats, Ints]:
+    """Take frames.
 
     Parameters
     ----------
-    rules, live, rows, errors, out
-        As for `step`, of all frames.
+    filters : ndarray of float64
+        Shape (capacity, SPLIT or DENSE), of `mot_cup._kalman`.
+    notes : ndarray of float64
+        Shape (capacity, NOTES).
+    tracker : ndarray of float64
+        Tracks alive, next identity, frames seen, time.
+    rows : ndarray of float64
+        Detections of all frames, of shape (n, 6): corners, score, class.
     starts : ndarray of int64
         Shape (frames + 1,): the first row of each frame, and the number of rows.
+    errors : ndarray of float64
+        Covariances in the state's coordinates, of shape (n, 4, 4), or (0, 4, 4).
     steps : ndarray of float64
-        Shape (frames,): each frame's dt.
+        Shape (frames,): frames since the frame before.
+    out : ndarray of float64
+        Shape (n, 8), to be written: corners, identity, score, class, row in the frame.
+    noise : ndarray of float64
+        Shape (5, 4, 2).
+    limits : ndarray of float64
+        Shape (10,).
+    model : int
+        State model.
+    leftover : int
+        Measure of the pairings of what is left over, or `FREE` for none.
+    fuse_score : bool
+    per_class : bool
+    first_is_process : bool
+        Whether the variances of a track's first detection are also those of the process of its position.
+    predict_all : bool
+        Whether unconfirmed tracks are predicted too.
 
     Returns
     -------
-    live : Live
+    filters, notes : ndarray of float64
+        Those given, which are overwritten, or larger ones.
     ends : ndarray of int64
         Shape (frames,): how many rows of `out` there are after each frame.
     """
+    z, levels = np.empty((len(rows), 4)), np.empty(len(rows), np.int64)
+    for d in range(len(rows)):
+        measure(model, rows, d, z)
+        levels[d] = _level(rows[d, 4], limits)
+    boxes, row_of = np.empty((len(notes), 4)), np.empty(len(notes), np.int64)
     ends, reported = np.empty(len(steps), np.int64), 0
+    alive = int(tracker[ALIVE])
+    by_score = FUSED if fuse_score else PLAIN
     for frame in range(len(steps)):
         first, last = starts[frame], starts[frame + 1]
-        live = room_for(live, last - first)
-        frame_errors = errors[first:last] if len(errors) else errors
-        reported += step(rules, live, rows[first:last], frame_errors, steps[frame], out[reported:])
+        tracker[FRAME] += 1
+        tracker[CLOCK] += steps[frame]
+        if alive + last - first > len(notes):
+            capacity = max(2 * len(notes), alive + last - first)
+            filters, notes = enlarge(filters, capacity), enlarge(notes, capacity)
+            boxes, row_of = np.empty((len(notes), 4)), np.empty(len(notes), np.int64)
+        _advance(filters, notes, boxes, alive, model, noise, steps[frame], first_is_process, predict_all)
+
+        now, its_z, its_levels = rows[first:last], z[first:last], levels[first:last]
+        its_errors = errors[first:last] if len(errors) else errors
+        partners, taken = np.full(last - first, FREE), np.zeros(alive, np.bool_)
+        for states, wanted, kind, limit in (
+            (TRACKED | LOST, HIGH, by_score, limits[FIRST]),
+            (TRACKED, LOW, PLAIN, limits[SECOND]),
+            (TRACKED, HIGH | LOW | LEAST, leftover, limits[LEFTOVER]),
+            (UNCONFIRMED, HIGH, by_score, limits[THIRD]),
+            (UNCONFIRMED, HIGH | LOW, leftover, limits[LEFTOVER]),
+        ):
+            if kind == FREE:
+                continue
+            left = _chosen(notes[:alive, STATE], states, taken)
+            free = _chosen(its_levels, wanted, partners != FREE)
+            if len(left) and len(free):
+                cost = _costs(
+                    kind,
+                    limit,
+                    left,
+                    free,
+                    filters,
+                    notes,
+                    boxes,
+                    now,
+                    its_z,
+                    noise,
+                    its_errors,
+                    limits[EDGE],
+                    per_class,
+                )
+                pairs = assign_within(cost, -limit if kind in (IOU, GIOU) else limit)
+                for i in range(len(left)):
+                    if pairs[i] != FREE:
+                        partners[free[pairs[i]]], taken[left[i]] = left[i], True
+
+        update(filters, partners, its_z, noise, its_errors)
+        for t in range(alive):
+            row_of[t] = FREE
+            if not taken[t]:
+                _lose(notes, t, tracker[CLOCK], limits[MAX_LOST])
+        for d in range(last - first):
+            t = partners[d]
+            if t == FREE and its_levels[d] == HIGH and now[d, 4] >= limits[LEAST_NEW]:
+                t = alive
+                alive += 1
+                start(filters, t, its_z, d, noise, its_errors, True)
+                _begin(notes, t, tracker, its_errors, d)
+            elif t != FREE:
+                notes[t, STATE] = TRACKED
+            if t != FREE:
+                notes[t, CLASS], notes[t, SEEN], row_of[t] = now[d, 5], tracker[CLOCK], d
+        _end_duplicates(filters, notes, boxes, alive, model, limits, per_class)
+
+        kept = 0
+        for t in range(alive):
+            if notes[t, STATE] == ENDED:
+                continue
+            if notes[t, STATE] == TRACKED and corners(model, filters, t, out, reported):
+                d = row_of[t]
+                out[reported, 4], out[reported, 5] = notes[t, ID], now[d, 4]
+                out[reported, 6], out[reported, 7] = now[d, 5], d
+                reported += 1
+            if t != kept:
+                copy_filter(filters, t, filters, kept)
+                copy_filter(notes, t, notes, kept)
+            kept += 1
+        alive = kept
         ends[frame] = reported
-    return live, ends
+    tracker[ALIVE] = alive
+    return filters, notes, ends
 
 
 @compiled
-def _predict(rules: Rules, live: Live, dt: float) -> Floats:
-    """Move the tracks on, and return the corners of all."""
-    filters, counts = live.filters, live.counts
-    boxes, noise, moving = np.empty((live.tracker[LIVE], 4)), rules.noise, 0
-    for t in range(len(boxes)):
-        if counts[t, STATE] == LOST:
-            filters[t, VELOCITY_OF_HEIGHT] = 0.0
+def _level(score: float, limits: Floats) -> int:
+    if score > limits[LEAST_HIGH]:
+        return HIGH
+    if score <= limits[LEAST_LOW]:
+        return LEAST
+    return LOW if score < limits[LEAST_HIGH] else NEITHER
+
+
+@compiled
+def _advance(
+    filters: Floats,
+    notes: Floats,
+    boxes: Floats,
+    alive: int,
+    model: int,
+    noise: Floats,
+    dt: float,
+    first_is_process: bool,
+    predict_all: bool,
+) -> None:
+    """Predict tracks, and write their boxes."""
+    moving = 0
+    for t in range(alive):
+        if notes[t, STATE] == LOST:
+            filters[t, CLIMB] = 0.0
         # Unconfirmed tracks are the youngest, and so the last.
-        if counts[t, STATE] != UNCONFIRMED or rules.predict_unconfirmed:
+        if predict_all or notes[t, STATE] != UNCONFIRMED:
             moving += 1
-    if rules.first_is_process:
-        noise = noise.copy()
+    if first_is_process:
+        own = noise.copy()
         for t in range(moving):
-            noise[PROCESS, :, 0], noise[PROCESS, :, 1] = live.origins[t], 0.0
-            predict(filters[t : t + 1], 1, noise, dt)
+            for j in range(4):
+                own[PROCESS, j, 0], own[PROCESS, j, 1] = notes[t, ORIGIN + j], 0.0
+            predict(filters[t : t + 1], 1, own, dt)
     else:
         predict(filters, moving, noise, dt)
-    for t in range(len(boxes)):
-        corners(rules.model, filters, t, boxes, t)
-    return boxes
+    for t in range(alive):
+        corners(model, filters, t, boxes, t)
 
 
 @compiled
-def _pair(pairs: Pairs, tracks: Bools, detections: Bools, limit: float, fuse_score: bool) -> None:
-    """Pair tracks and detections that are not yet, by overlap."""
-    rules, counts, boxes, rows, partners, taken = pairs
-    left: Ints = np.flatnonzero(tracks & ~taken)
-    free: Ints = np.flatnonzero(detections & (partners == FREE))
-    if len(left) == 0 or len(free) == 0:
-        return
-    cost = np.empty((len(left), len(free)))
-    for i, t in enumerate(left):
-        for k, d in enumerate(free):
-            cost[i, k] = 1 - _overlap(boxes, t, rows, d, rules.edge)
-            if fuse_score:
-                cost[i, k] = 1 - (1 - cost[i, k]) * rows[d, 4]
-            if rules.per_class and counts[t, CLASS] != int(rows[d, 5]):
-                cost[i, k] = np.inf
-    _take(assign_within(cost, limit), left, free, partners, taken)
+def _chosen(bits: NDArray[Any], wanted: int, taken: Bools) -> Ints:
+    """Return the places of the bits that are wanted and not taken."""
+    places, count = np.empty(len(bits), np.int64), 0
+    for place in range(len(bits)):
+        if int(bits[place]) & wanted and not taken[place]:
+            places[count] = place
+            count += 1
+    return places[:count]
 
 
 @compiled
-def _pair_leftover(
-    pairs: Pairs, tracks: Bools, detections: Bools, filters: Floats, z: Floats, errors: Floats
-) -> None:
-    """Pair tracks and detections that are not yet, by the measure for what is left over."""
-    rules, counts, boxes, rows, partners, taken = pairs
-    left: Ints = np.flatnonzero(tracks & ~taken)
-    free: Ints = np.flatnonzero(detections & (partners == FREE))
-    if len(left) == 0 or len(free) == 0:
-        return
-    kind, limit, noise = rules.leftover, rules.leftover_limit, rules.noise
+def _costs(
+    kind: int,
+    limit: float,
+    left: Ints,
+    free: Ints,
+    filters: Floats,
+    notes: Floats,
+    boxes: Floats,
+    rows: Floats,
+    z: Floats,
+    noise: Floats,
+    errors: Floats,
+    edge: float,
+    per_class: bool,
+) -> Floats:
     cost, work = np.empty((len(left), len(free))), np.empty((10, 4))
-    for i, t in enumerate(left):
-        for k, d in enumerate(free):
-            if kind == IOU:
+    for i in range(len(left)):
+        t = left[i]
+        for k in range(len(free)):
+            d = free[k]
+            if per_class and notes[t, CLASS] != rows[d, 5]:
+                cost[i, k] = np.inf
+            elif kind == PLAIN:
+                cost[i, k] = 1 - _overlap(boxes, t, rows, d, edge)
+            elif kind == FUSED:
+                cost[i, k] = 1 - (1 - (1 - _overlap(boxes, t, rows, d, edge))) * rows[d, 4]
+            elif kind == IOU:
                 cost[i, k] = -overlap(rows, d, boxes, t)
             elif kind == GIOU:
                 cost[i, k] = -generalised_overlap(rows, d, boxes, t)
@@ -365,49 +298,54 @@ def _pair_leftover(
                 cost[i, k] = published_nll(filters, t, z, noise, errors, d)
             else:
                 cost[i, k] = distance(kind, limit, filters, t, z, noise, errors, d, work)
-            if rules.per_class and counts[t, CLASS] != int(rows[d, 5]):
-                cost[i, k] = np.inf
-    _take(assign_within(cost, -limit if kind in (IOU, GIOU) else limit), left, free, partners, taken)
+    return cost
 
 
 @compiled
-def _take(chosen: Ints, left: Ints, free: Ints, partners: Ints, taken: Bools) -> None:
-    for i, t in enumerate(left):
-        if chosen[i] >= 0:
-            partners[free[chosen[i]]], taken[t] = t, True
+def _lose(notes: Floats, t: int, now: float, max_lost: float) -> None:
+    """Change the state of a track without a detection."""
+    if notes[t, STATE] == UNCONFIRMED or notes[t, OUTLIVED] > 0:
+        notes[t, STATE] = ENDED
+        return
+    if notes[t, STATE] == LOST and now - notes[t, SEEN] > max_lost:
+        notes[t, OUTLIVED] = 1
+    notes[t, STATE] = LOST
 
 
 @compiled
-def _begin(rules: Rules, live: Live, t: int, z: Floats, errors: Floats, d: int) -> None:
-    counts, tracker = live.counts, live.tracker
-    start(live.filters, t, z, d, rules.noise, errors, rules.first_is_measured)
+def _begin(notes: Floats, t: int, tracker: Floats, errors: Floats, d: int) -> None:
+    notes[t, ID], notes[t, OUTLIVED], notes[t, BEGUN] = tracker[NEXT_ID], 0, tracker[CLOCK]
+    notes[t, STATE] = TRACKED if tracker[FRAME] == 1 else UNCONFIRMED
     for j in range(4):
-        live.origins[t, j] = errors[d, j, j] if len(errors) else 0.0
-    counts[t, ID], counts[t, OUTLIVED] = tracker[NEXT_ID], 0
-    counts[t, STATE] = TRACKED if tracker[FRAME] == 1 else UNCONFIRMED
-    live.times[t, BEGUN] = live.clock[0]
+        notes[t, ORIGIN + j] = errors[d, j, j] if len(errors) else 0.0
     tracker[NEXT_ID] += 1
 
 
 @compiled
-def _end_duplicates(rules: Rules, live: Live, ended: Bools) -> None:
+def _end_duplicates(
+    filters: Floats, notes: Floats, boxes: Floats, alive: int, model: int, limits: Floats, per_class: bool
+) -> None:
     """End the shorter-lived of a lost track and another that lies on it, the other where they are equal."""
-    total = live.tracker[LIVE]
-    states = live.counts[:total, STATE]
-    lost: Ints = np.flatnonzero((states == LOST) & ~ended[:total])
-    if len(lost) == 0:
+    ended = np.zeros(alive, np.bool_)
+    lost = 0
+    for t in range(alive):
+        lost += notes[t, STATE] == LOST
+    if lost == 0:
         return
-    boxes = np.empty((total, 4))
-    for t in range(total):
-        corners(rules.model, live.filters, t, boxes, t)
-    others: Ints = np.flatnonzero((states != LOST) & ~ended[:total])
-    lives = live.times[:total, SEEN] - live.times[:total, BEGUN]
-    for p in others:
-        for q in lost:
-            if rules.per_class and live.counts[p, CLASS] != live.counts[q, CLASS]:
+    for t in range(alive):
+        corners(model, filters, t, boxes, t)
+    for q in range(alive):
+        if notes[q, STATE] != LOST:
+            continue
+        for p in range(alive):
+            if notes[p, STATE] in (LOST, ENDED) or (per_class and notes[p, CLASS] != notes[q, CLASS]):
                 continue
-            if 1 - _overlap(boxes, p, boxes, q, rules.edge) < rules.duplicate_limit:
-                ended[q if lives[p] > lives[q] else p] = True
+            if 1 - _overlap(boxes, p, boxes, q, limits[EDGE]) < limits[DUPLICATE]:
+                longer = notes[p, SEEN] - notes[p, BEGUN] > notes[q, SEEN] - notes[q, BEGUN]
+                ended[q if longer else p] = True
+    for t in range(alive):
+        if ended[t]:
+            notes[t, STATE] = ENDED
 
 
 @compiled
@@ -421,10 +359,3 @@ def _overlap(a: Floats, p: int, b: Floats, q: int, edge: float) -> float:
         return 0.0
     area = (a[p, 2] - a[p, 0] + edge) * (a[p, 3] - a[p, 1] + edge)
     return float(w * h / (area + (b[q, 2] - b[q, 0] + edge) * (b[q, 3] - b[q, 1] + edge) - w * h))
-
-
-@compiled
-def _move(live: Live, source: int, target: int) -> None:
-    copy_filter(live.filters, source, live.filters, target)
-    live.counts[target], live.times[target] = live.counts[source], live.times[source]
-    live.origins[target] = live.origins[source]

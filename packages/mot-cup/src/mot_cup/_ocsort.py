@@ -9,25 +9,22 @@ boxes are reported. `mot_cup._ocsort_step` says what is done in a frame.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from mot_cup._association import MEASURES
 from mot_cup._boxes import Floats
-from mot_cup._detections import Detections
-from mot_cup._frames import check_step, correlated, errors_of, pack, rows_of, tracks_of
-from mot_cup._kalman import to_dense
+from mot_cup._kalman import make_filters, to_dense
 from mot_cup._noise import NOISE, Noise
-from mot_cup._ocsort_step import Live, Rules, make_live, room_for, run, step
+from mot_cup._ocsort_step import noted, run
 from mot_cup._state_models import StateModel, model_number
-from mot_cup._tracks import Tracks
+from mot_cup._tracker import CAPACITY, Tracker
+from mot_cup._tracks import Ints
 from tenfold import SettingError
 
 
-class OCSort:
+class OCSort(Tracker):
     """Observation-centric SORT.
 
     Parameters
@@ -113,100 +110,42 @@ class OCSort:
         ):
             if value not in choices:
                 raise SettingError(f"{name} {value!r}", f"one of {choices}", "Choose one of them.")
-        self.uncertainty: Literal["off", "covariance"] = uncertainty
-        self.unit = unit
-        self.state: StateModel = state or ("xywh" if uncertainty == "covariance" else "xysr")
-        self._rules = Rules(
-            high=float(det_thresh),
-            low=float(low_thresh),
-            use_low=bool(use_byte),
-            limit=float(iou_threshold),
-            inertia=float(inertia),
-            recovery=MEASURES.index(recovery),
-            max_age=float(max_age),
-            min_hits=int(min_hits),
-            model=model_number(self.state),
-            per_class=bool(per_class),
-            as_published=uncertainty == "off",
-            report_state=(report or ("state" if uncertainty == "covariance" else "detection")) == "state",
-            noise=(noise or NOISE[self.state]).table(),
+        chosen: StateModel = state or ("xywh" if uncertainty == "covariance" else "xysr")
+        limits = [det_thresh, low_thresh, iou_threshold, inertia, max_age]
+        self._rules = (
+            (noise or NOISE[chosen]).table(),
+            np.array(limits, dtype=np.float64),
+            model_number(chosen),
+            MEASURES.index(recovery),
+            int(min_hits),
+            bool(use_byte),
+            bool(per_class),
+            uncertainty == "off",
+            (report or ("state" if uncertainty == "covariance" else "detection")) == "state",
         )
         self._delta_t = int(delta_t)
-        self._live: Live = make_live(self._delta_t)
+        super().__init__(chosen, uncertainty, unit)
 
-    def reset(self) -> None:
-        """Forget all tracks and begin identities at 1 again."""
-        self._live = make_live(self._delta_t)
+    def _begin(self) -> None:
+        self._observed = make_filters(CAPACITY)
+        self._notes = np.zeros((CAPACITY, noted(self._delta_t)))
+        self._tracker = np.array([0, 1, 0])
 
-    def update(self, detections: ArrayLike | Detections, dt: float | None = None) -> Floats:
-        """Take one frame.
+    def _make_dense(self) -> None:
+        super()._make_dense()
+        self._observed = to_dense(self._observed)
 
-        Parameters
-        ----------
-        detections : array_like or Detections
-            Rows x1, y1, x2, y2, and perhaps score and class, of shape (n, 4) to (n, 6). Call this for frames
-            without detections too.
-        dt : float, optional
-            Frames since the last call, 1 by default; it need not be whole.
-
-        Returns
-        -------
-        ndarray of float64
-            Shape (m, 8): x1, y1, x2, y2, identity, score, class, and the row of the detection.
-
-        Raises
-        ------
-        DataError
-            A box is not finite or has no area, a score is NaN, a class not whole, `dt` is not positive, or a
-            covariance is wanted and missing. Nothing has then changed.
-        SettingError
-            The detections are in another unit.
-        """
-        elapsed = check_step(dt)
-        rows = rows_of(detections, self.unit)
-        errors = errors_of(detections, rows, self.uncertainty, self.state)
-        self._make_room(errors, len(rows))
-        out = np.empty((len(rows), 8))
-        reported = step(self._rules, self._live, rows, errors, elapsed, out)
-        return out[:reported]
-
-    def track(
-        self, frames: Sequence[Detections] | Mapping[int, Detections], times: ArrayLike | None = None
-    ) -> Tracks:
-        """Track a whole sequence from its beginning; this begins with `reset`.
-
-        Parameters
-        ----------
-        frames : sequence of Detections, or mapping of int to Detections
-            A sequence is numbered from 1. In a mapping the numbers between the least and the greatest that
-            are missing are frames without detections; its order does not matter.
-        times : array_like, optional
-            When each frame was taken, in frames, of shape (frames,) with the missing ones.
-
-        Returns
-        -------
-        Tracks
-
-        Raises
-        ------
-        DataError
-            A frame number is not whole, times do not increase, or a covariance is wanted and missing.
-        SettingError
-            Detections are in another unit.
-        """
-        self.reset()
-        packed = pack(frames, times, self.unit, self.uncertainty, self.state)
-        self._make_room(packed.errors, 0)
-        out = np.empty((len(packed.rows), 8))
-        self._live, ends = run(
-            self._rules, self._live, packed.rows, packed.starts, packed.errors, packed.steps, out
+    def _run(self, rows: Floats, starts: Ints, errors: Floats, steps: Floats, out: Floats) -> Ints:
+        self._filters, self._observed, self._notes, ends = run(
+            self._filters,
+            self._observed,
+            self._notes,
+            self._tracker,
+            rows,
+            starts,
+            errors,
+            steps,
+            out,
+            *self._rules,
         )
-        return tracks_of(packed.numbers, ends, out)
-
-    def _make_room(self, errors: Floats, rows: int) -> None:
-        live = self._live
-        if correlated(errors):
-            live = live._replace(filters=to_dense(live.filters), observed=to_dense(live.observed))
-        if live.tracker[0] + rows > len(live.idle):
-            live = room_for(live, rows)
-        self._live = live
+        return ends

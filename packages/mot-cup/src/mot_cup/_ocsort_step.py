@@ -1,4 +1,4 @@
-"""One frame of OC-SORT in compiled code, and a sequence of them.
+"""OC-SORT in compiled code: any number of frames, one of them or a whole sequence.
 
 It is SORT (`mot_cup._sort_step`) with three things that trust the detections more than the filter:
 
@@ -20,295 +20,198 @@ for none.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from mot_cup._assignment import assign
 from mot_cup._association import FREE, GIOU, Bools, generalised_overlap, overlap
 from mot_cup._boxes import Floats
 from mot_cup._compiled import compiled
-from mot_cup._kalman import (
-    copy_filter,
-    enlarge,
-    make_filters,
-    predict,
-    start,
-    update,
-)
+from mot_cup._kalman import copy_filter, enlarge, predict, start, update
 from mot_cup._state_models import XYAH, XYSR, corners, measure
 from mot_cup._tracks import Ints
 
-# Columns of what a track counts: GAP is frames since its last detection.
-ID, HITS, STREAK, CLASS, AGE, GAP = range(6)
-# Entries of what a tracker counts.
-LIVE, NEXT_ID, FRAME = range(3)
-# The reference's guards against division by zero.
+# Columns of what is noted of a track: identity, detections beyond the first, detections in a row, class,
+# frames, frames and time since the last detection, direction (a unit vector, or 0), the last detection beyond
+# the first and its covariance, and for each of the last `delta_t` frames x, y and the track's age then, in
+# place of its age modulo `delta_t`.
+ID, HITS, STREAK, CLASS, AGE, GAP, IDLE = range(7)
+DIRECTION, LAST, ERRORS, WINDOW = 7, 9, 13, 29
+# Entries of what a tracker counts: tracks alive, the next identity, frames seen.
+ALIVE, NEXT_ID, FRAME = range(3)
+# Entries of the limits: least scores of high and of low detections; least overlap of a pair; weight of the
+# directions; frames that a track may be without a detection.
+LEAST_HIGH, LEAST_LOW, OVERLAP, INERTIA, MAX_AGE = range(5)
+# The reference's guard against a division by zero.
 TINY = 1e-6
 
 
-class Rules(NamedTuple):
-    """Settings of a tracker, as compiled code reads them.
+def noted(delta_t: int) -> int:
+    """Return how many columns the notes of a track have."""
+    return WINDOW + 3 * delta_t
 
-    Attributes
+
+@compiled
+def run(
+    filters: Floats,
+    observed: Floats,
+    notes: Floats,
+    tracker: Ints,
+    rows: Floats,
+    starts: Ints,
+    errors: Floats,
+    steps: Floats,
+    out: Floats,
+    noise: Floats,
+    limits: Floats,
+    model: int,
+    recovery: int,
+    min_hits: int,
+    use_low: bool,
+    per_class: bool,
+    as_published: bool,
+    report_state: bool,
+) -> tuple[Floats, Floats, Floats, Ints]:
+    """Take frames.
+
+    Parameters
     ----------
-    high, low : float
-        Scores: above `high` is high, between `low` and `high` low.
-    use_low : bool
-    limit : float
-        Least overlap of a pair.
-    inertia : float
-        What multiplies the agreement of directions.
-    recovery : int
-        Measure of the pairing of what is left over: `mot_cup._association.IOU` or `GIOU`.
-    max_age : float
-    min_hits : int
+    filters : ndarray of float64
+        Shape (capacity, SPLIT or DENSE), of `mot_cup._kalman`.
+    observed : ndarray of float64
+        The same, as they were at each track's last detection.
+    notes : ndarray of float64
+        Shape (capacity, WINDOW + 3 delta_t).
+    tracker : ndarray of int64
+        Tracks alive, next identity, frames seen.
+    rows : ndarray of float64
+        Detections of all frames, of shape (n, 6): corners, score, class.
+    starts : ndarray of int64
+        Shape (frames + 1,): the first row of each frame, and the number of rows.
+    errors : ndarray of float64
+        Covariances in the state's coordinates, of shape (n, 4, 4), or (0, 4, 4).
+    steps : ndarray of float64
+        Shape (frames,): frames since the frame before.
+    out : ndarray of float64
+        Shape (n, 8), to be written: corners, identity, score, class, row in the frame.
+    noise : ndarray of float64
+        Shape (5, 4, 2).
+    limits : ndarray of float64
+        Shape (5,).
     model : int
         State model.
+    recovery : int
+        Measure of the pairing of what is left over, `mot_cup._association.IOU` or `GIOU`.
+    min_hits : int
+    use_low : bool
     per_class : bool
     as_published : bool
         Whether the reference's accidents are kept.
     report_state : bool
         Whether the boxes reported are the filter's, and not the detections.
-    noise : ndarray of float64
-        Shape (5, 4, 2).
-    """
-
-    high: float
-    low: float
-    use_low: bool
-    limit: float
-    inertia: float
-    recovery: int
-    max_age: float
-    min_hits: int
-    model: int
-    per_class: bool
-    as_published: bool
-    report_state: bool
-    noise: Floats
-
-
-class Live(NamedTuple):
-    """Tracks of a tracker.
-
-    Attributes
-    ----------
-    filters : ndarray of float64
-        Shape (capacity, SPLIT or DENSE), of `mot_cup._kalman`.
-    observed : ndarray of float64
-        Filters as they were at the last detection.
-    counts : ndarray of int64
-        Shape (capacity, 6): identity, detections after the first, detections in a row, class, frames, frames
-        since the last detection.
-    idle : ndarray of float64
-        Shape (capacity,): time since the last detection, in frames.
-    directions : ndarray of float64
-        Shape (capacity, 2): unit vector in x and y, 0 where unknown.
-    last : ndarray of float64
-        Shape (capacity, 4): corners of the last detection after the first.
-    last_errors : ndarray of float64
-        Shape (capacity, 4, 4): its covariance.
-    window : ndarray of float64
-        Shape (capacity, delta_t, 2): centres of the last detections after the first; that of age a is in a
-        modulo delta_t.
-    ages : ndarray of int64
-        Shape (capacity, delta_t): at which they were, -1 for none.
-    tracker : ndarray of int64
-        Tracks alive, next identity, frames seen.
-    """
-
-    filters: Floats
-    observed: Floats
-    counts: Ints
-    idle: Floats
-    directions: Floats
-    last: Floats
-    last_errors: Floats
-    window: Floats
-    ages: Ints
-    tracker: Ints
-
-
-class Pairs(NamedTuple):
-    """What the associations of a frame share: settings, tracks, detections, and who is paired.
-
-    Attributes
-    ----------
-    rules : Rules
-    counts : ndarray of int64
-        Of the tracks, as `Live` has them.
-    rows : ndarray of float64
-        Detections, of shape (n, 6).
-    partners : ndarray of int64
-        Each detection's track or `FREE`.
-    taken : ndarray of bool
-        Whether a track has a detection.
-    """
-
-    rules: Rules
-    counts: Ints
-    rows: Floats
-    partners: Ints
-    taken: Bools
-
-
-def make_live(delta_t: int, capacity: int = 32) -> Live:
-    """Return a tracker without tracks."""
-    return Live(
-        make_filters(capacity),
-        make_filters(capacity),
-        np.zeros((capacity, 6), np.int64),
-        np.zeros(capacity),
-        np.zeros((capacity, 2)),
-        np.zeros((capacity, 4)),
-        np.zeros((capacity, 4, 4)),
-        np.zeros((capacity, delta_t, 2)),
-        np.full((capacity, delta_t), -1),
-        np.array([0, 1, 0]),
-    )
-
-
-@compiled
-def room_for(live: Live, more: int) -> Live:
-    """Return the same tracks with room for more, at least twice as much if there was too little."""
-    now, delta_t = live.ages.shape
-    if live.tracker[LIVE] + more <= now:
-        return live
-    wanted = max(2 * now, live.tracker[LIVE] + more)
-    counts, idle = np.zeros((wanted, 6), np.int64), np.zeros(wanted)
-    directions, last, last_errors = np.zeros((wanted, 2)), np.zeros((wanted, 4)), np.zeros((wanted, 4, 4))
-    window, ages = np.zeros((wanted, delta_t, 2)), np.full((wanted, delta_t), -1)
-    counts[:now], idle[:now], directions[:now] = live.counts, live.idle, live.directions
-    last[:now], last_errors[:now] = live.last, live.last_errors
-    window[:now], ages[:now] = live.window, live.ages
-    filters, observed = enlarge(live.filters, wanted), enlarge(live.observed, wanted)
-    return Live(filters, observed, counts, idle, directions, last, last_errors, window, ages, live.tracker)
-
-
-@compiled
-def step(rules: Rules, live: Live, rows: Floats, errors: Floats, dt: float, out: Floats) -> int:
-    """Take one frame, and return how many boxes are reported.
-
-    Parameters
-    ----------
-    rules : Rules
-    live : Live
-        Of room for all detections.
-    rows : ndarray of float64
-        Shape (n, 6): corners, score, class.
-    errors : ndarray of float64
-        Covariances in the state's coordinates, of shape (n, 4, 4), or (0, 4, 4).
-    dt : float
-        Frames since the last.
-    out : ndarray of float64
-        Shape (n, 8): corners, identity, score, class, row.
-    """
-    filters, counts, tracker = live.filters, live.counts, live.tracker
-    tracker[FRAME] += 1
-    boxes = _predict(rules, live, dt)
-    n, m = len(rows), tracker[LIVE]
-    z = np.empty((n, 4))
-    for d in range(n):
-        _measure(rules.model, rows, d, z)
-    partners, taken = np.full(n, FREE), np.zeros(m, np.bool_)
-    score, observed = rows[:, 4], counts[:m, HITS] > 0
-    high, low = score > rules.high, (score > rules.low) & (score < rules.high)
-    pairs = Pairs(rules, counts, rows, partners, taken)
-    _pair_by_momentum(pairs, live, boxes, high)
-    if rules.use_low:
-        _pair_leftover(pairs, boxes, np.ones(m, np.bool_), low)
-    _pair_leftover(pairs, live.last, observed | rules.as_published, high)
-
-    for d in range(n):
-        t = partners[d]
-        if t != FREE and counts[t, GAP] > 1 and counts[t, HITS] > 0:
-            _retrace(rules, live, t, rows, errors, d)
-    update(filters, partners, z, rules.noise, errors)
-    row_of = np.full(m + n, FREE)
-    for d in range(n):
-        t = partners[d]
-        if t == FREE and high[d]:
-            t = tracker[LIVE]
-            tracker[LIVE] += 1
-            _begin(rules, live, t, z, errors, d)
-        elif t != FREE:
-            _note(live, t, rows, errors, d)
-        if t != FREE:
-            counts[t, CLASS], counts[t, GAP], live.idle[t], row_of[t] = int(rows[d, 5]), 0, 0.0, d
-
-    reported = kept = 0
-    for t in range(tracker[LIVE]):
-        confirmed = counts[t, STREAK] >= rules.min_hits or tracker[FRAME] <= rules.min_hits
-        d = row_of[t]
-        if d != FREE and confirmed:
-            if rules.report_state or counts[t, HITS] == 0:
-                corners(rules.model, filters, t, out, reported)
-            else:
-                out[reported, :4] = rows[d, :4]
-            out[reported, 4], out[reported, 5] = counts[t, ID], rows[d, 4]
-            out[reported, 6], out[reported, 7] = rows[d, 5], d
-            reported += 1
-        if live.idle[t] <= rules.max_age:
-            if t != kept:
-                _move(live, t, kept)
-            kept += 1
-    tracker[LIVE] = kept
-    return reported
-
-
-@compiled
-def run(
-    rules: Rules, live: Live, rows: Floats, starts: Ints, errors: Floats, steps: Floats, out: Floats
-) -> tuple[Live, Ints]:
-    """Take the frames of a sequence.
-
-    Parameters
-    ----------
-    rules, live, rows, errors, out
-        As for `step`, of all frames.
-    starts : ndarray of int64
-        Shape (frames + 1,): the first row of each frame, and the number of rows.
-    steps : ndarray of float64
-        Shape (frames,): each frame's dt.
 
     Returns
     -------
-    live : Live
+    filters, observed, notes : ndarray of float64
+        Those given, which are overwritten, or larger ones.
     ends : ndarray of int64
         Shape (frames,): how many rows of `out` there are after each frame.
     """
+    z = np.empty((len(rows), 4))
+    for d in range(len(rows)):
+        _measure(model, rows, d, z)
+    boxes, row_of = np.empty((len(notes), 4)), np.empty(len(notes), np.int64)
     ends, reported = np.empty(len(steps), np.int64), 0
+    alive = tracker[ALIVE]
     for frame in range(len(steps)):
         first, last = starts[frame], starts[frame + 1]
-        live = room_for(live, last - first)
-        frame_errors = errors[first:last] if len(errors) else errors
-        reported += step(rules, live, rows[first:last], frame_errors, steps[frame], out[reported:])
+        tracker[FRAME] += 1
+        if alive + last - first > len(notes):
+            capacity = max(2 * len(notes), alive + last - first)
+            filters, observed = enlarge(filters, capacity), enlarge(observed, capacity)
+            notes = enlarge(notes, capacity)
+            boxes, row_of = np.empty((len(notes), 4)), np.empty(len(notes), np.int64)
+        alive = _advance(filters, observed, notes, boxes, alive, model, noise, steps[frame])
+
+        now, its_z = rows[first:last], z[first:last]
+        its_errors = errors[first:last] if len(errors) else errors
+        partners, taken = np.full(last - first, FREE), np.zeros(alive, np.bool_)
+        high, low = np.zeros(last - first, np.bool_), np.zeros(last - first, np.bool_)
+        for d in range(last - first):
+            high[d] = now[d, 4] > limits[LEAST_HIGH]
+            low[d] = limits[LEAST_LOW] < now[d, 4] < limits[LEAST_HIGH]
+        _pair_by_momentum(notes, boxes, now, high, limits, per_class, partners, taken)
+        if use_low:
+            _pair_leftover(notes, boxes, now, low, limits, recovery, per_class, partners, taken)
+        seen_at = notes[:, LAST:ERRORS]
+        unseen = taken if as_published else taken | (notes[:alive, HITS] == 0)
+        _pair_leftover(notes, seen_at, now, high, limits, recovery, per_class, partners, unseen)
+
+        for d in range(last - first):
+            t = partners[d]
+            if t != FREE and notes[t, GAP] > 1 and notes[t, HITS] > 0:
+                _retrace(filters, observed, notes, t, now, its_errors, d, model, noise, as_published)
+        update(filters, partners, its_z, noise, its_errors)
+        row_of[:alive] = FREE
+        for d in range(last - first):
+            t = partners[d]
+            if t != FREE:
+                copy_filter(filters, t, observed, t)
+                _note(notes, t, now, its_errors, d)
+            elif high[d]:
+                t = alive
+                alive += 1
+                start(filters, t, its_z, d, noise, its_errors, True)
+                _begin(notes, t, tracker)
+            if t != FREE:
+                notes[t, CLASS], notes[t, GAP], notes[t, IDLE], row_of[t] = now[d, 5], 0.0, 0.0, d
+
+        kept = 0
+        for t in range(alive):
+            d = row_of[t]
+            confirmed = notes[t, STREAK] >= min_hits or tracker[FRAME] <= min_hits
+            if d != FREE and confirmed and corners(model, filters, t, out, reported):
+                if not report_state and notes[t, HITS] > 0:
+                    out[reported, :4] = now[d, :4]
+                out[reported, 4], out[reported, 5] = notes[t, ID], now[d, 4]
+                out[reported, 6], out[reported, 7] = now[d, 5], d
+                reported += 1
+            if notes[t, IDLE] <= limits[MAX_AGE]:
+                if t != kept:
+                    _move(filters, observed, notes, t, kept)
+                kept += 1
+        alive = kept
         ends[frame] = reported
-    return live, ends
+    tracker[ALIVE] = alive
+    return filters, observed, notes, ends
 
 
 @compiled
-def _predict(rules: Rules, live: Live, dt: float) -> Floats:
-    """Move the tracks on, drop those that are no box, and return the corners of the others."""
-    filters, counts, tracker = live.filters, live.counts, live.tracker
-    alive = tracker[LIVE]
+def _advance(
+    filters: Floats,
+    observed: Floats,
+    notes: Floats,
+    boxes: Floats,
+    alive: int,
+    model: int,
+    noise: Floats,
+    dt: float,
+) -> int:
+    """Predict tracks and write their boxes, drop those that are none, and return how many are left."""
     for t in range(alive):
         _hold_size(filters, t, dt)
-    predict(filters, alive, rules.noise, dt)
-    boxes, kept = np.empty((alive, 4)), 0
+    predict(filters, alive, noise, dt)
+    kept = 0
     for t in range(alive):
-        if live.idle[t] > 0:
-            counts[t, STREAK] = 0
-        live.idle[t] += dt
-        counts[t, AGE] += 1
-        counts[t, GAP] += 1
-        if corners(rules.model, filters, t, boxes, kept):
+        if notes[t, IDLE] > 0:
+            notes[t, STREAK] = 0
+        notes[t, IDLE] += dt
+        notes[t, AGE] += 1
+        notes[t, GAP] += 1
+        if corners(model, filters, t, boxes, kept):
             if t != kept:
-                _move(live, t, kept)
+                _move(filters, observed, notes, t, kept)
             kept += 1
-    tracker[LIVE] = kept
-    return boxes[:kept]
+    return kept
 
 
 @compiled
@@ -320,112 +223,156 @@ def _hold_size(filters: Floats, t: int, dt: float) -> None:
 
 
 @compiled
-def _pair_by_momentum(pairs: Pairs, live: Live, boxes: Floats, detections: Bools) -> None:
-    rules, counts, rows, partners, taken = pairs
-    free: Ints = np.flatnonzero(detections)
-    m = len(boxes)
+def _pair_by_momentum(
+    notes: Floats,
+    boxes: Floats,
+    rows: Floats,
+    wanted: Bools,
+    limits: Floats,
+    per_class: bool,
+    partners: Ints,
+    taken: Bools,
+) -> None:
+    free, m = _chosen(wanted), len(taken)
     if m == 0 or len(free) == 0:
         return
     overlaps, chosen = np.zeros((len(free), m)), np.full(len(free), FREE)
     seen, clear, unique = np.zeros(m, np.bool_), 0, True
-    for k, d in enumerate(free):
+    for k in range(len(free)):
+        d = free[k]
         for t in range(m):
-            if rules.per_class and counts[t, CLASS] != int(rows[d, 5]):
+            if per_class and notes[t, CLASS] != rows[d, 5]:
                 continue
             overlaps[k, t] = overlap(rows, d, boxes, t)
-            if overlaps[k, t] > rules.limit:
+            if overlaps[k, t] > limits[OVERLAP]:
                 unique = unique and chosen[k] == FREE and not seen[t]
                 chosen[k], seen[t] = t, True
                 clear += 1
     if clear == 0 or not unique:
-        chosen = assign(_momentum_cost(rules, live, overlaps, rows, free))
-    for k, d in enumerate(free):
+        chosen = assign(_momentum_costs(notes, overlaps, rows, free, limits[INERTIA], per_class))
+    for k in range(len(free)):
         t = chosen[k]
-        if t != FREE and overlaps[k, t] >= rules.limit:
-            partners[d], taken[t] = t, True
+        if t != FREE and overlaps[k, t] >= limits[OVERLAP]:
+            partners[free[k]], taken[t] = t, True
 
 
 @compiled
-def _momentum_cost(rules: Rules, live: Live, overlaps: Floats, rows: Floats, free: Ints) -> Floats:
-    cost = -overlaps
-    for t in range(cost.shape[1]):
-        moving_x, moving_y = live.directions[t]
-        x, y = _earlier(live, t)
-        for k, d in enumerate(free):
-            if rules.per_class and live.counts[t, CLASS] != int(rows[d, 5]):
+def _momentum_costs(
+    notes: Floats, overlaps: Floats, rows: Floats, free: Ints, inertia: float, per_class: bool
+) -> Floats:
+    cost, centres = np.empty_like(overlaps), np.empty((overlaps.shape[1], 2))
+    for t in range(len(centres)):
+        centres[t, 0], centres[t, 1] = _earlier(notes, t)
+    for k in range(len(free)):
+        d = free[k]
+        x, y, weight = (rows[d, 0] + rows[d, 2]) / 2, (rows[d, 1] + rows[d, 3]) / 2, inertia * rows[d, 4]
+        for t in range(len(centres)):
+            cost[k, t] = -overlaps[k, t]
+            if per_class and notes[t, CLASS] != rows[d, 5]:
                 cost[k, t] = np.inf
-            elif live.counts[t, HITS] > 0:
-                dx, dy = (rows[d, 0] + rows[d, 2]) / 2 - x, (rows[d, 1] + rows[d, 3]) / 2 - y
-                length = np.sqrt(dx * dx + dy * dy) + TINY
-                cosine = moving_x * (dx / length) + moving_y * (dy / length)
-                agreement = (np.pi / 2 - np.arccos(min(1.0, max(-1.0, cosine)))) / np.pi
-                cost[k, t] -= agreement * rules.inertia * rows[d, 4]
+            elif notes[t, HITS] > 0:
+                dx, dy = x - centres[t, 0], y - centres[t, 1]
+                along = notes[t, DIRECTION] * dx + notes[t, DIRECTION + 1] * dy
+                cosine = along / (np.sqrt(dx * dx + dy * dy) + TINY)
+                cost[k, t] -= weight * np.arcsin(min(1.0, max(-1.0, cosine))) / np.pi
     return cost
 
 
 @compiled
-def _earlier(live: Live, t: int) -> tuple[float, float]:
+def _earlier(notes: Floats, t: int) -> tuple[float, float]:
     """Return the centre of the detection `delta_t` frames ago, of the next after it, or of the last."""
-    age, delta_t = live.counts[t, AGE], live.ages.shape[1]
+    age, delta_t = int(notes[t, AGE]), (notes.shape[1] - WINDOW) // 3
     for back in range(min(delta_t, age - 1), 0, -1):
-        slot = (age - back) % delta_t
-        if live.ages[t, slot] == age - back:
-            return live.window[t, slot, 0], live.window[t, slot, 1]
-    return (live.last[t, 0] + live.last[t, 2]) / 2, (live.last[t, 1] + live.last[t, 3]) / 2
+        place = WINDOW + 3 * ((age - back) % delta_t)
+        if notes[t, place + 2] == age - back:
+            return notes[t, place], notes[t, place + 1]
+    return (notes[t, LAST] + notes[t, LAST + 2]) / 2, (notes[t, LAST + 1] + notes[t, LAST + 3]) / 2
 
 
 @compiled
-def _pair_leftover(pairs: Pairs, boxes: Floats, tracks: Bools, detections: Bools) -> None:
-    """Pair tracks and detections that are not yet, by the measure for what is left over."""
-    rules, counts, rows, partners, taken = pairs
-    left: Ints = np.flatnonzero(tracks & ~taken)
-    free: Ints = np.flatnonzero(detections & (partners == FREE))
+def _pair_leftover(
+    notes: Floats,
+    boxes: Floats,
+    rows: Floats,
+    wanted: Bools,
+    limits: Floats,
+    recovery: int,
+    per_class: bool,
+    partners: Ints,
+    taken: Bools,
+) -> None:
+    """Pair detections and tracks that are not yet, by overlap or generalised overlap."""
+    left, free = _chosen(~taken), _chosen(wanted & (partners == FREE))
     if len(left) == 0 or len(free) == 0:
         return
     cost, least = np.full((len(free), len(left)), np.inf), np.inf
-    for k, d in enumerate(free):
-        for i, t in enumerate(left):
-            if rules.per_class and counts[t, CLASS] != int(rows[d, 5]):
+    for k in range(len(free)):
+        d = free[k]
+        for i in range(len(left)):
+            t = left[i]
+            if per_class and notes[t, CLASS] != rows[d, 5]:
                 continue
-            if rules.recovery == GIOU:
+            if recovery == GIOU:
                 cost[k, i] = -(generalised_overlap(rows, d, boxes, t) + 1) / 2
             else:
                 cost[k, i] = -overlap(rows, d, boxes, t)
             least = min(least, cost[k, i])
-    if -least <= rules.limit:
+    if -least <= limits[OVERLAP]:
         return
     chosen = assign(cost)
-    for k, d in enumerate(free):
-        if chosen[k] != FREE and -cost[k, chosen[k]] >= rules.limit:
-            partners[d], taken[left[chosen[k]]] = left[chosen[k]], True
+    for k in range(len(free)):
+        if chosen[k] != FREE and -cost[k, chosen[k]] >= limits[OVERLAP]:
+            partners[free[k]], taken[left[chosen[k]]] = left[chosen[k]], True
 
 
 @compiled
-def _retrace(rules: Rules, live: Live, t: int, rows: Floats, errors: Floats, d: int) -> None:
+def _chosen(wanted: Bools) -> Ints:
+    places, count = np.empty(len(wanted), np.int64), 0
+    for place in range(len(wanted)):
+        if wanted[place]:
+            places[count] = place
+            count += 1
+    return places[:count]
+
+
+@compiled
+def _retrace(
+    filters: Floats,
+    observed: Floats,
+    notes: Floats,
+    t: int,
+    rows: Floats,
+    errors: Floats,
+    d: int,
+    model: int,
+    noise: Floats,
+    as_published: bool,
+) -> None:
     """Take a filter along a straight line from its last detection to this one, and predict it there."""
-    gap = live.counts[t, GAP]
-    dt = live.idle[t] / gap
-    first, last, track = np.empty(4), np.empty(4), np.zeros(1, np.int64)
-    _centre_and_size(rules.model, live.last, t, first)
-    _centre_and_size(rules.model, rows, d, last)
-    copy_filter(live.observed, t, live.filters, t)
-    _hold_size(live.filters, t, dt)
-    filters, z = live.filters[t : t + 1], np.empty((1, 4))
-    predict(filters, 1, rules.noise, dt)
-    for i in range(1, gap + 1 if rules.as_published else gap):
+    gap = int(notes[t, GAP])
+    dt = notes[t, IDLE] / gap
+    first, last, track, z = np.empty(4), np.empty(4), np.zeros(1, np.int64), np.empty((1, 4))
+    _centre_and_size(model, notes[:, LAST:ERRORS], t, first)
+    _centre_and_size(model, rows, d, last)
+    copy_filter(observed, t, filters, t)
+    _hold_size(filters, t, dt)
+    its_filter, between = filters[t : t + 1], np.empty((min(len(errors), 1), 4, 4))
+    predict(its_filter, 1, noise, dt)
+    for i in range(1, gap + 1 if as_published else gap):
         u = i / gap
-        x, y, w, h = first + i * ((last - first) / gap)
-        z[0, 0], z[0, 1], z[0, 2], z[0, 3] = x, y, w, h
-        if rules.model == XYSR:
+        for j in range(4):
+            z[0, j] = first[j] + i * ((last[j] - first[j]) / gap)
+        w, h = z[0, 2], z[0, 3]
+        if model == XYSR:
             z[0, 2], z[0, 3] = w * h, w / h
-        elif rules.model == XYAH:
+        elif model == XYAH:
             z[0, 2] = w / h
-        between = errors[:0]
-        if len(errors):
-            between = (1 - u) ** 2 * live.last_errors[t : t + 1] + u**2 * errors[d : d + 1]
-        update(filters, track, z, rules.noise, between)
+        for j in range(16 if len(errors) else 0):
+            row, column = j // 4, j % 4
+            between[0, row, column] = (1 - u) ** 2 * notes[t, ERRORS + j] + u**2 * errors[d, row, column]
+        update(its_filter, track, z, noise, between)
         if i < gap:
-            predict(filters, 1, rules.noise, dt)
+            predict(its_filter, 1, noise, dt)
 
 
 @compiled
@@ -447,39 +394,37 @@ def _measure(model: int, boxes: Floats, row: int, out: Floats) -> None:
 
 
 @compiled
-def _begin(rules: Rules, live: Live, t: int, z: Floats, errors: Floats, d: int) -> None:
-    start(live.filters, t, z, d, rules.noise, errors, True)
-    live.counts[t] = 0
-    live.counts[t, ID] = live.tracker[NEXT_ID]
-    live.tracker[NEXT_ID] += 1
-    live.directions[t], live.last[t], live.ages[t] = 0.0, -1.0, -1
+def _begin(notes: Floats, t: int, tracker: Ints) -> None:
+    for column in range(notes.shape[1]):
+        notes[t, column] = 0.0
+    for j in range(4):
+        notes[t, LAST + j] = -1.0
+    notes[t, ID] = tracker[NEXT_ID]
+    tracker[NEXT_ID] += 1
 
 
 @compiled
-def _note(live: Live, t: int, rows: Floats, errors: Floats, d: int) -> None:
+def _note(notes: Floats, t: int, rows: Floats, errors: Floats, d: int) -> None:
     """Keep what later frames need of a detection that a track has been corrected by."""
-    counts, delta_t = live.counts, live.ages.shape[1]
+    delta_t = (notes.shape[1] - WINDOW) // 3
     x, y = (rows[d, 0] + rows[d, 2]) / 2, (rows[d, 1] + rows[d, 3]) / 2
-    if counts[t, HITS] > 0:
-        before_x, before_y = _earlier(live, t)
+    if notes[t, HITS] > 0:
+        before_x, before_y = _earlier(notes, t)
         dx, dy = x - before_x, y - before_y
         length = np.sqrt(dx * dx + dy * dy) + TINY
-        live.directions[t, 0], live.directions[t, 1] = dx / length, dy / length
-    copy_filter(live.filters, t, live.observed, t)
-    live.last[t] = rows[d, :4]
-    if len(errors):
-        live.last_errors[t] = errors[d]
-    slot = counts[t, AGE] % delta_t
-    live.window[t, slot, 0], live.window[t, slot, 1], live.ages[t, slot] = x, y, counts[t, AGE]
-    counts[t, HITS] += 1
-    counts[t, STREAK] += 1
+        notes[t, DIRECTION], notes[t, DIRECTION + 1] = dx / length, dy / length
+    for j in range(4):
+        notes[t, LAST + j] = rows[d, j]
+    for j in range(16 if len(errors) else 0):
+        notes[t, ERRORS + j] = errors[d, j // 4, j % 4]
+    place = WINDOW + 3 * (int(notes[t, AGE]) % delta_t)
+    notes[t, place], notes[t, place + 1], notes[t, place + 2] = x, y, notes[t, AGE]
+    notes[t, HITS] += 1
+    notes[t, STREAK] += 1
 
 
 @compiled
-def _move(live: Live, source: int, target: int) -> None:
-    copy_filter(live.filters, source, live.filters, target)
-    copy_filter(live.observed, source, live.observed, target)
-    live.counts[target], live.idle[target] = live.counts[source], live.idle[source]
-    live.directions[target], live.last[target] = live.directions[source], live.last[source]
-    live.last_errors[target] = live.last_errors[source]
-    live.window[target], live.ages[target] = live.window[source], live.ages[source]
+def _move(filters: Floats, observed: Floats, notes: Floats, source: int, target: int) -> None:
+    copy_filter(filters, source, filters, target)
+    copy_filter(observed, source, observed, target)
+    copy_filter(notes, source, notes, target)
