@@ -7,7 +7,7 @@ from filterpy_models import model as noisy_model
 
 from mot_cup import NOISE, BoxCovariance, Detections, Noise, PaperCompat, Sort, Stage, Tracks
 from mot_cup._filterpy import FilterpyModel
-from mot_cup._sort import CAPACITY
+from mot_cup._tracker import CAPACITY
 from tenfold import DataError, SettingError, UnknownNameError
 
 
@@ -126,8 +126,8 @@ def test_an_area_that_would_vanish_is_kept() -> None:
     areas = []
     for _ in range(10):
         tracker.update(np.empty((0, 4)))
-        areas.append(tracker._tracks.filters[0, 2])
-    assert areas[0] == areas[-1] > 0
+        areas.append(tracker._filters[0, 2])
+    assert areas[0] > areas[1] == areas[-1] > 0
     # Without the guard the area were below zero by now, the box none, and the track at its end.
     assert tracker.update(square(float(np.sqrt(areas[-1]))))[0, 4] == 1
 
