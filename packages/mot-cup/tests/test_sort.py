@@ -7,7 +7,7 @@ from filterpy_models import model as noisy_model
 
 from mot_cup import NOISE, BoxCovariance, Detections, Noise, PaperCompat, Sort, Stage, Tracks
 from mot_cup._filterpy import FilterpyModel
-from mot_cup._sort import CAPACITY
+from mot_cup._tracker import CAPACITY
 from tenfold import DataError, SettingError, UnknownNameError
 
 
@@ -121,12 +121,15 @@ def test_an_area_that_would_vanish_is_kept() -> None:
         return np.array([[100 - side / 2, 100 - side / 2, 100 + side / 2, 100 + side / 2]])
 
     tracker = Sort(max_age=20, min_hits=0)
-    for side in (64.0, 48, 32, 16):
+    for side in (40.0, 36, 32, 28, 24):
         tracker.update(square(side))
+    areas = []
     for _ in range(10):
         tracker.update(np.empty((0, 4)))
+        areas.append(tracker._filters[0, 2])
+    assert areas[0] > areas[1] == areas[-1] > 0
     # Without the guard the area were below zero by now, the box none, and the track at its end.
-    assert tracker.update(square(14))[0, 4] == 1
+    assert tracker.update(square(float(np.sqrt(areas[-1]))))[0, 4] == 1
 
 
 def test_more_tracks_than_there_was_room_for() -> None:

@@ -328,7 +328,7 @@ def _published_nll(
                 cost[i, k] = published_nll(filters, t, z, noise, errors, d)
                 most = max(most, cost[i, k])
     # So dear that a pair of two classes is only ever taken where nothing else is left, and then refused.
-    cost[cost == np.inf] = 1 + most * len(free)
+    cost = np.minimum(cost, 1 + most * len(free))
     chosen = assign(cost)
     for i, d in enumerate(left):
         if chosen[i] >= 0 and cost[i, chosen[i]] <= limit:

@@ -82,16 +82,17 @@ class FilterpyTracks:
         self.tracks: list[_Track] = []
         self.frame, self.next_id = 0, 1
 
-    def take(self, rows: Floats, starts: Ints, errors: Floats, steps: Floats) -> tuple[Floats, Ints]:
-        """Take frames, as `mot_cup._sort_step.run` does, and return its `out` and `ends`."""
-        z = to_space(rows[:, :4], self.model.space)
-        out: list[Floats] = []
+    def run(self, rows: Floats, starts: Ints, errors: Floats, steps: Floats, out: Floats) -> Ints:
+        """Take frames, as `mot_cup._sort_step.run` does: write `out`, and return the ends of frames in it."""
+        z, reported = to_space(rows[:, :4], self.model.space), 0
         ends = np.zeros(len(steps), np.int64)
         for frame, dt in enumerate(steps.tolist()):
             part = slice(starts[frame], starts[frame + 1])
-            out += self._step(rows[part], z[part], errors[part] if len(errors) else None, dt)
-            ends[frame] = len(out)
-        return np.array(out).reshape(-1, 8), ends
+            for row in self._step(rows[part], z[part], errors[part] if len(errors) else None, dt):
+                out[reported] = row
+                reported += 1
+            ends[frame] = reported
+        return ends
 
     def _step(self, rows: Floats, z: Floats, errors: Floats | None, dt: float) -> list[Floats]:
         self.frame += 1
