@@ -8,10 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from slow_trackers import bytetrack, crowd, same
 
-from mot_cup import BoxCovariance, ByteTrack, Detections, Tracks
-from mot_cup._association import Stage
+from mot_cup import BoxCovariance, ByteTrack, Detections, PaperCompat, Stage, Tracks
 from mot_cup._boxes import Floats
-from mot_cup._noise import PaperCompat
 from tenfold import DataError, SettingError
 
 BOX = np.array([[10.0, 10.0, 30.0, 50.0]])

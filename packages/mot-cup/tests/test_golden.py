@@ -7,10 +7,17 @@ import numpy as np
 import pytest
 from golden_runs import assert_same, detections_of, golden, needs_sequences, rows_of, summary
 
-from mot_cup import BoxCovariance, ByteTrack, Detections, OCSort, Tracks
-from mot_cup._association import Stage
-from mot_cup._noise import PaperCompat
-from mot_cup._sort import Sort
+from mot_cup import (
+    BYTETRACK_PAPER_FACTORS,
+    BoxCovariance,
+    ByteTrack,
+    Detections,
+    OCSort,
+    PaperCompat,
+    Sort,
+    Stage,
+    Tracks,
+)
 
 Tracker = ByteTrack | OCSort | Sort
 
@@ -34,7 +41,7 @@ def paper_byte_track(settings: dict[str, Any]) -> ByteTrack:
         track_thresh=settings["track_thresh"],
         match_thresh=settings["match_thresh"],
         track_buffer=settings["track_buffer"],
-        uncertainty=PaperCompat(tuple(np.square(settings["std_factors"]).tolist()), each=1),
+        uncertainty=PaperCompat(BYTETRACK_PAPER_FACTORS["upper bound"], each=1),
         leftover=Stage("nll", settings["nll_threshold"]) if settings["nll_ass"] else None,
     )
 

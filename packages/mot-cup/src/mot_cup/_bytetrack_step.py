@@ -196,9 +196,8 @@ def run(
         for t in range(alive):
             if notes[t, STATE] == ENDED:
                 continue
-            if notes[t, STATE] == TRACKED:
+            if notes[t, STATE] == TRACKED and corners(model, filters, t, out, reported):
                 d = row_of[t]
-                corners(model, filters, t, out, reported)
                 out[reported, 4], out[reported, 5] = notes[t, ID], now[d, 4]
                 out[reported, 6], out[reported, 7] = now[d, 5], d
                 reported += 1

@@ -149,9 +149,15 @@ class PaperCompat:
 
 Uncertainty = Literal["off", "covariance"] | PaperCompat
 
-# Squares of a third of the conformal quantiles of the authors' detectors, from their tracker's source.
+# Squares of a third of the conformal quantiles of the authors' detectors, from their trackers' sources: those
+# of SORT's coordinates, and of ByteTrack's.
 PAPER_FACTORS: dict[str, Row] = {
     "upper bound": (125.44897552926587, 58.17835406418326, 224.21414415575381, 3907.8781994455294),
     "DiscoNet": (267.6059187072261, 65.37177933480551, 214.8165049926819, 4107.835669322297),
     "lower bound": (339.5195216553872, 111.26186541465519, 298.26359427936194, 15076.497769642287),
+}
+BYTETRACK_PAPER_FACTORS: dict[str, Row] = {
+    "upper bound": (156.3751341925818, 65.24260517866209, 2785.7870238883734, 26.43169171689354),
+    "DiscoNet": (214.13191750615232, 77.15047953920649, 2503.1216487206066, 24.387592952924123),
+    "lower bound": (268.0828005828979, 93.20827260609053, 18277.14814591181, 40.319136673153885),
 }

@@ -168,10 +168,9 @@ def run(
         kept = 0
         for t in range(alive):
             d = row_of[t]
-            if d != FREE and (notes[t, STREAK] >= min_hits or tracker[FRAME] <= min_hits):
-                if report_state or notes[t, HITS] == 0:
-                    corners(model, filters, t, out, reported)
-                else:
+            confirmed = notes[t, STREAK] >= min_hits or tracker[FRAME] <= min_hits
+            if d != FREE and confirmed and corners(model, filters, t, out, reported):
+                if not report_state and notes[t, HITS] > 0:
                     out[reported, :4] = now[d, :4]
                 out[reported, 4], out[reported, 5] = notes[t, ID], now[d, 4]
                 out[reported, 6], out[reported, 7] = now[d, 5], d
@@ -261,20 +260,21 @@ def _pair_by_momentum(
 def _momentum_costs(
     notes: Floats, overlaps: Floats, rows: Floats, free: Ints, inertia: float, per_class: bool
 ) -> Floats:
-    cost = np.empty_like(overlaps)
-    for t in range(cost.shape[1]):
-        x, y = _earlier(notes, t)
-        for k in range(len(free)):
-            d = free[k]
+    cost, centres = np.empty_like(overlaps), np.empty((overlaps.shape[1], 2))
+    for t in range(len(centres)):
+        centres[t, 0], centres[t, 1] = _earlier(notes, t)
+    for k in range(len(free)):
+        d = free[k]
+        x, y, weight = (rows[d, 0] + rows[d, 2]) / 2, (rows[d, 1] + rows[d, 3]) / 2, inertia * rows[d, 4]
+        for t in range(len(centres)):
             cost[k, t] = -overlaps[k, t]
             if per_class and notes[t, CLASS] != rows[d, 5]:
                 cost[k, t] = np.inf
             elif notes[t, HITS] > 0:
-                dx, dy = (rows[d, 0] + rows[d, 2]) / 2 - x, (rows[d, 1] + rows[d, 3]) / 2 - y
-                length = np.sqrt(dx * dx + dy * dy) + TINY
-                cosine = notes[t, DIRECTION] * (dx / length) + notes[t, DIRECTION + 1] * (dy / length)
-                agreement = (np.pi / 2 - np.arccos(min(1.0, max(-1.0, cosine)))) / np.pi
-                cost[k, t] -= agreement * inertia * rows[d, 4]
+                dx, dy = x - centres[t, 0], y - centres[t, 1]
+                along = notes[t, DIRECTION] * dx + notes[t, DIRECTION + 1] * dy
+                cosine = along / (np.sqrt(dx * dx + dy * dy) + TINY)
+                cost[k, t] -= weight * np.arcsin(min(1.0, max(-1.0, cosine))) / np.pi
     return cost
 
 

@@ -9,14 +9,17 @@ wander by two pixels squared a frame whatever its size).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from mot_cup._association import Stage, stage_table
-from mot_cup._boxes import Floats
+from mot_cup._boxes import Floats, Space
 from mot_cup._detections import Detections
+from mot_cup._filterpy import FilterpyModel, FilterpyTracks
 from mot_cup._frames import check_step, correlated, errors_of, pack, rows_of, tracks_of
 from mot_cup._kalman import make_filters, to_dense
 from mot_cup._noise import NOISE, Noise, PaperCompat, Uncertainty
@@ -43,11 +46,11 @@ class Sort:
         Least overlap of a detection with the track it is taken for. Not used where `stages` are given.
     stages : sequence of Stage, optional
         Stages of association.
-    state : {"xysr", "xyah", "xywh"}, optional
-        State model: ``"xywh"`` with the detections' covariances, else ``"xysr"``.
+    state : {"xysr", "xyah", "xywh"} or FilterpyModel, optional
+        State model: ``"xywh"`` with the detections' covariances, else ``"xysr"``; or the user's own.
     noise : Noise, optional
         Variances of the filter, in the coordinates of the state; by default those of the model
-        (`mot_cup.NOISE`).
+        (`mot_cup.NOISE`). A `FilterpyModel` has its own.
     uncertainty : {"off", "covariance"} or PaperCompat
         ``"covariance"``: that of each detection is R, and P of the position of a track that it begins.
         `PaperCompat`: its variances are R as in the paper's code.
@@ -73,7 +76,7 @@ class Sort:
         min_hits: int = 3,
         iou_threshold: float = 0.3,
         stages: Sequence[Stage] | None = None,
-        state: StateModel | None = None,
+        state: StateModel | FilterpyModel | None = None,
         noise: Noise | None = None,
         uncertainty: Uncertainty = "off",
         per_class: bool = False,
@@ -91,23 +94,36 @@ class Sort:
             raise SettingError("no stage of association", "one or more", "Give a Stage.")
         self.uncertainty: Uncertainty = uncertainty
         self.unit = unit
-        self.state: StateModel = state or ("xywh" if uncertainty == "covariance" else "xysr")
-        model = model_number(self.state)
-        self._rules = (
-            (noise or NOISE[self.state]).table(),
-            stage_table(stages or [Stage("iou", iou_threshold)]),
-            model,
-            float(max_age),
-            int(min_hits),
-            bool(per_class),
-            uncertainty == "covariance",
-        )
+        if isinstance(state, FilterpyModel) and noise is not None:
+            raise SettingError(
+                "noise beside a FilterpyModel", "one of the two", "Let the model's filters have it."
+            )
+        table = stage_table(stages or [Stage("iou", iou_threshold)])
+        self.space: Space
+        if isinstance(state, FilterpyModel):
+            self.space = state.space
+            self._make: Callable[[], _CompiledTracks | FilterpyTracks] = partial(
+                FilterpyTracks, state, table, float(max_age), int(min_hits), bool(per_class)
+            )
+        else:
+            model: StateModel = state or ("xywh" if uncertainty == "covariance" else "xysr")
+            number = model_number(model)
+            self.space = model
+            self._make = partial(
+                _CompiledTracks,
+                (noise or NOISE[model]).table(),
+                table,
+                number,
+                float(max_age),
+                int(min_hits),
+                bool(per_class),
+                uncertainty == "covariance",
+            )
         self.reset()
 
     def reset(self) -> None:
         """Forget all tracks and begin identities at 1 again."""
-        self._filters, self._counts = make_filters(CAPACITY), np.zeros((CAPACITY, 4))
-        self._tracker = np.array([0, 1, 0])
+        self._tracks = self._make()
 
     def update(self, detections: ArrayLike | Detections, dt: float | None = None) -> Floats:
         """Take one frame.
@@ -135,8 +151,8 @@ class Sort:
         """
         steps = np.array([check_step(dt)])
         rows = rows_of(detections, self.unit)
-        errors = errors_of(detections, rows, self.uncertainty, self.state)
-        out, _ = self._take(rows, np.array([0, len(rows)]), errors, steps)
+        errors = errors_of(detections, rows, self.uncertainty, self.space)
+        out, _ = self._tracks.take(rows, np.array([0, len(rows)]), errors, steps)
         return out
 
     def track(
@@ -164,24 +180,33 @@ class Sort:
             Detections are in another unit.
         """
         self.reset()
-        packed = pack(frames, times, self.unit, self.uncertainty, self.state)
-        out, ends = self._take(packed.rows, packed.starts, packed.errors, packed.steps)
+        packed = pack(frames, times, self.unit, self.uncertainty, self.space)
+        out, ends = self._tracks.take(packed.rows, packed.starts, packed.errors, packed.steps)
         return tracks_of(packed.numbers, ends, out)
 
-    def _take(self, rows: Floats, starts: Ints, errors: Floats, steps: Floats) -> tuple[Floats, Ints]:
+
+class _CompiledTracks:
+    """Tracks in the arrays of `mot_cup._sort_step`; `rules` are its last arguments."""
+
+    def __init__(self, *rules: Any) -> None:
+        self.rules = rules
+        self.filters, self.counts = make_filters(CAPACITY), np.zeros((CAPACITY, 4))
+        self.tracker = np.array([0, 1, 0])
+
+    def take(self, rows: Floats, starts: Ints, errors: Floats, steps: Floats) -> tuple[Floats, Ints]:
         if correlated(errors):
-            self._filters = to_dense(self._filters)
+            self.filters = to_dense(self.filters)
         out = np.empty((len(rows), 8))
-        self._filters, self._counts, ends = run(
-            self._filters,
-            self._counts,
-            self._tracker,
+        self.filters, self.counts, ends = run(
+            self.filters,
+            self.counts,
+            self.tracker,
             rows,
             starts,
             errors,
             steps,
             out,
             NO_TRACE,
-            *self._rules,
+            *self.rules,
         )
         return out[: ends[-1] if len(ends) else 0], ends
