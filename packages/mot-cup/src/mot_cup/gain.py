@@ -3,8 +3,8 @@
 What covariances can tell is which of two detections, or a detection and a prediction, is the surer. So their
 worth should grow with the spread of the detections' errors, and vanish without any. The agents' poses are
 known exactly, or with errors that move what is far more than what is near. At every spread both trackers are
-tuned anew, alike. The misreported covariances are those of scenes that are judged, by trackers that were tuned
-on honest ones.
+tuned anew, alike. The misreported covariances are those of scenes that are judged, by trackers that were
+tuned on honest ones.
 """
 
 from __future__ import annotations
