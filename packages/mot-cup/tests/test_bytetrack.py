@@ -122,6 +122,25 @@ def test_low_scores_only_prolong_tracks() -> None:
     assert len(ByteTrack().track(frames[2:4])) == 0
 
 
+@pytest.mark.parametrize("before", [1, 5])
+def test_of_two_tracks_on_one_place_the_longer_lived_stays_or_else_the_lost(before: int) -> None:
+    """Pairs must be closer than duplicates, so that a box nearby begins a second track."""
+    tracker = ByteTrack(match_thresh=0.05)
+    ids = [out[0, 4] for out in (tracker.update(BOX) for _ in range(before))]
+    assert len(tracker.update(at(1))) == 0
+    assert tracker.update(BOX)[:, 4].tolist() == [ids[0]]
+
+
+def test_a_lost_track_ends_below_a_longer_lived_one() -> None:
+    both, gone = Detections(np.concatenate([BOX, at(101)])), Detections(np.empty((0, 4)))
+    passing = [Detections(at(x)) for x in range(99, -99, -2)]
+    tracker = ByteTrack(track_buffer=1000)
+    ended = tracker.track([both, both, *passing, Detections(BOX), Detections(BOX)])
+    found = tracker.track([both, both, *[gone] * len(passing), Detections(BOX), Detections(BOX)])
+    assert ended.ids.tolist() == [1, 2, 1, 2] + [2] * len(passing) + [3]
+    assert found.ids.tolist() == [1, 2, 1, 2, 1, 1]
+
+
 @pytest.mark.parametrize(("frame_rate", "kept"), [(30, True), (10, False)])
 def test_the_frame_rate_scales_how_long_a_track_is_kept(frame_rate: float, kept: bool) -> None:
     seen = Detections(BOX)
