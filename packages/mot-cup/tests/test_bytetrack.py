@@ -114,6 +114,16 @@ def test_what_the_measure_for_what_is_left_over_adds() -> None:
     assert len(set(without.ids.tolist())) == 2
 
 
+@pytest.mark.parametrize(("begins", "score", "taken"), [(1, 0.05, True), (2, 0.3, True), (2, 0.05, False)])
+def test_which_scores_the_measure_for_what_is_left_over_takes(begins: int, score: float, taken: bool) -> None:
+    """A track of one detection takes no score below the least; those begun in frame 1 count as confirmed."""
+    covariance = BoxCovariance.diagonal([[9.0] * 4], "xywh", "px")
+    frames = {1: Detections(np.empty((0, 4))), begins: Detections(BOX, [0.9], covariance=covariance)}
+    frames[begins + 1] = Detections(at(3), [score], covariance=covariance)
+    tracker = ByteTrack(uncertainty="covariance", leftover=Stage("mahalanobis", 40))
+    assert (begins + 1 in tracker.track(frames).frames) == taken
+
+
 def test_low_scores_only_prolong_tracks() -> None:
     frames = [Detections(BOX + step, [score]) for step, score in enumerate([0.9, 0.9, 0.3, 0.3, 0.9])]
     tracks = ByteTrack().track(frames)
