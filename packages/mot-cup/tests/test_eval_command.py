@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import trackeval
 from typer.testing import CliRunner, Result
 
 from mot_cup import Tracks
@@ -140,3 +141,58 @@ def test_what_is_missing_is_named(folders: tuple[Path, Path], tmp_path: Path) ->
     (out / "b.txt").write_text("")
     result = mot_cup_eval("--gt", str(gt / "b"), "--tracks", str(out), "--json", "-")
     assert json.loads(result.stdout)["combined"]["CLR_FN"] == 100
+
+
+@pytest.mark.parametrize("benchmark", ["MOT15", "MOT17"])
+def test_from_file_to_figure_as_trackeval(tmp_path: Path, benchmark: str) -> None:
+    """The whole way: truth with distractors and marks, folders, reading, leaving out, matching, adding up."""
+    lengths = {}
+    for seed, name in enumerate(("a", "b", "c")):
+        truth, tracks = pairs(seed)
+        generator = np.random.default_rng(seed)
+        classes, marks = generator.choice([1, 1, 1, 7, 8], 100), generator.choice([0, 1, 1, 1], 100)
+        truth = Tracks(truth.frames, truth.ids, truth.boxes, marks, classes)
+        lengths[name] = 20 + seed
+        write_mot_tracks(tmp_path / "gt" / name / "gt" / "gt.txt", truth)
+        write_sequence_info(
+            tmp_path / "gt" / name / "seqinfo.ini", SequenceInfo(name, 10, lengths[name], 100, 100)
+        )
+        write_mot_tracks(tmp_path / "out" / "ours" / "data" / f"{name}.txt", tracks)
+    quiet = {"PRINT_CONFIG": False}
+    dataset = trackeval.datasets.MotChallenge2DBox(
+        {
+            "GT_FOLDER": str(tmp_path / "gt"),
+            "TRACKERS_FOLDER": str(tmp_path / "out"),
+            "BENCHMARK": benchmark,
+            "SKIP_SPLIT_FOL": True,
+            "SEQ_INFO": lengths,
+            **quiet,
+        }
+    )
+    metrics = [trackeval.metrics.HOTA(), trackeval.metrics.CLEAR(quiet), trackeval.metrics.Identity(quiet)]
+    names = (
+        "PRINT_RESULTS",
+        "PRINT_CONFIG",
+        "TIME_PROGRESS",
+        "OUTPUT_SUMMARY",
+        "OUTPUT_DETAILED",
+        "PLOT_CURVES",
+    )
+    evaluator = trackeval.Evaluator(dict.fromkeys(names, False))
+    results, _ = evaluator.evaluate([dataset], metrics, show_progressbar=False)
+    expected = results["MotChallenge2DBox"]["ours"]
+    run = mot_cup_eval(
+        *("--gt", str(tmp_path / "gt"), "--tracks", str(tmp_path / "out" / "ours")),
+        *("--preprocess", benchmark, "--json", "-"),
+    )
+    document = json.loads(run.stdout)
+    for name, figures in {**document["sequences"], "COMBINED_SEQ": document["combined"]}.items():
+        fields = expected[name]["pedestrian"]
+        for metric in ("CLEAR", "Identity"):
+            for field, value in fields[metric].items():
+                assert figures[field] == pytest.approx(value, rel=0, abs=1e-9), (name, field)
+        for field in ("HOTA", "DetA", "AssA", "LocA", "DetRe", "DetPr", "AssRe", "AssPr", "OWTA"):
+            assert figures[field] == pytest.approx(np.mean(fields["HOTA"][field]), rel=0, abs=1e-9), (
+                name,
+                field,
+            )

@@ -6,14 +6,16 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mot_cup import Detections, Tracks
+from mot_cup import BoxCovariance, Detections, Tracks
 from mot_cup._boxes import to_space
+from mot_cup._matching import overlaps
 from mot_cup._pairing import pair
 from mot_cup._preprocessing import matched_rows
 from mot_cup.io import (
@@ -34,6 +36,7 @@ from mot_cup.io import (
     write_mot_detections,
     write_mot_tracks,
     write_sequence_info,
+    write_v2xsim_detections,
 )
 from tenfold import DataError, OutputError, SettingError, UnknownNameError
 
@@ -97,6 +100,10 @@ def test_covariances_of_v2xsim_are_in_the_unit_of_the_boxes(write: Callable[[str
     np.testing.assert_allclose(np.diag(pixels.covariance.matrices[0]), variances * [16, 16, 256, 1])
     raised = read_v2xsim_detections(path, upright=True)[1]
     assert raised.boxes.tolist() == [[100, 72, 120, 80]]
+    # The box is 2.5 times as wide as high, and what the file says is of the inverse of that.
+    assert raised.covariance is not None
+    mended = variances * [16, 16, 256, 2.5**4]
+    np.testing.assert_allclose(np.diag(raised.covariance.matrices[0]), mended)
     with pytest.raises(SettingError, match="unit 'cm'"):
         read_v2xsim_detections(path, unit="cm")  # type: ignore[arg-type]
 
@@ -256,6 +263,53 @@ def test_what_is_written_for_kitti_comes_back(
             assert getattr(found, name).tolist() == expected, name
 
 
+@round_trips
+@given(boxes_of_frames(), st.sampled_from(["px", "m"]))
+def test_what_is_written_for_v2xsim_comes_back(
+    tmp_path: Path, drawn: tuple[np.ndarray, np.ndarray, np.random.Generator], unit: Any
+) -> None:
+    frames, boxes, generator = drawn
+    frames, path = frames + 1, tmp_path / "file.txt"
+    tracks = Tracks(frames, np.arange(len(frames)), boxes)
+    detections = {}
+    for frame, rows in tracks.by_frame():
+        covariance = BoxCovariance.diagonal(
+            np.exp(generator.normal(size=(len(boxes[rows]), 4))), "xysr", unit
+        )
+        scores = generator.random(len(covariance))
+        detections[frame] = Detections(boxes[rows], scores, None, covariance, unit)  # type: ignore[arg-type]
+    write_v2xsim_detections(path, detections)
+    back = read_v2xsim_detections(path, unit=unit)
+    assert list(back) == list(detections)
+    for frame, expected in detections.items():
+        np.testing.assert_allclose(back[frame].boxes, expected.boxes, rtol=0, atol=1e-9)
+        assert back[frame].scores.tolist() == expected.scores.tolist()
+        found, given = back[frame].covariance, expected.covariance
+        assert found is not None
+        assert given is not None
+        np.testing.assert_allclose(found.matrices, given.matrices, rtol=1e-9)
+
+
+def test_v2xsims_format_holds_variances_alone(tmp_path: Path) -> None:
+    path, boxes = tmp_path / "file.txt", np.array([[0.0, 0, 20, 8]])
+    corners = BoxCovariance(np.eye(4)[None], "xyxy", "px")
+    write_v2xsim_detections(path, {3: Detections(boxes, covariance=corners)})
+    found = read_v2xsim_detections(path)[3].covariance
+    assert found is not None
+    assert np.diag(found.matrices[0])[:3] == pytest.approx([0.5, 0.5, 2 * 20**2 + 2 * 8**2])
+    for wrong, kind, message in (
+        (Detections(boxes), DataError, "without covariances in frame 3"),
+        (Detections(boxes, unit="ft"), SettingError, "detections in ft"),
+        (
+            Detections(boxes, covariance=BoxCovariance(np.zeros((1, 4, 4)), "xysr", "px")),
+            DataError,
+            "variance of 0",
+        ),
+    ):
+        with pytest.raises(kind, match=message):
+            write_v2xsim_detections(path, {3: wrong})
+
+
 def test_tracks_become_kittis_results(tmp_path: Path) -> None:
     tracks = Tracks(
         np.array([0, 1]), np.array([4, 4]), np.array([[1.0, 2, 3, 4]] * 2), classes=np.array([2, 2])
@@ -330,13 +384,16 @@ def test_every_real_file_is_read() -> None:
 
 @real
 def test_errors_of_v2xsim_follow_its_variances_in_metres() -> None:
-    """The four variances belong to x, y, s and r, and moving boxes back takes the height out of y."""
+    """The four variances belong to x, y, s and r; boxes moved back and ratios inverted follow them better."""
+    follow_ratio = []
     for upright, expected in ((False, 0.23), (True, 0.09)):
         errors, deviations = matched_errors(upright)
         assert np.sqrt((errors[:, 1] ** 2).mean()) == pytest.approx(expected, abs=0.01)
+        follow_ratio.append(np.corrcoef(np.log(np.abs(errors[:, 3]) + 1e-6), np.log(deviations[:, 3]))[0, 1])
         ranks = np.abs(np.concatenate([errors, deviations], axis=1)).argsort(0).argsort(0)
         follow = np.corrcoef(ranks.T)[:4, 4:]
-    assert np.diag(follow)[:3].min() > 0.4
+    assert np.diag(follow).min() > 0.4
+    assert follow_ratio[1] > follow_ratio[0] + 0.1
     assert follow[0, 0] > follow[0, 1]
     assert follow[1, 1] > follow[1, 0]
 
@@ -354,6 +411,19 @@ def matched_errors(upright: bool) -> tuple[np.ndarray, np.ndarray]:
         matrices = np.concatenate([item.covariance.matrices for item in found if item.covariance is not None])
         deviations.append(np.sqrt(np.diagonal(matrices[some], axis1=1, axis2=2)))
     return np.concatenate(errors), np.concatenate(deviations)
+
+
+@real
+def test_cars_of_v2xsims_truth_overlap_less_once_moved_back() -> None:
+    published, upright = (
+        sum(
+            np.count_nonzero(np.triu(overlaps(item.truth.boxes[rows], item.truth.boxes[rows]), 1) > 0.02)
+            for item in read_v2xsim(DATA / "v2xsim", upright=moved)
+            for _, rows in item.truth.by_frame()
+        )
+        for moved in (False, True)
+    )
+    assert upright < 0.5 * published
 
 
 @real

@@ -1,6 +1,7 @@
 """Two gloo processes against one, with the same batches and noise."""
 
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +94,9 @@ def in_two_processes(folder: Path, function: Any, *arguments: Any) -> list[Any]:
     )
     assert context is not None
     try:
-        while not context.join(timeout=60):
-            pass
+        deadline = time.monotonic() + 300
+        while not context.join(timeout=5):
+            assert time.monotonic() < deadline, "the processes wait for each other"
     finally:
         for process in context.processes:
             process.kill()

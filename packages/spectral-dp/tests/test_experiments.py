@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from spectral_dp import PublicSubspace
-from spectral_dp._methods import CONTROLS, METHODS, Examples, pretrain, spectrum
+from spectral_dp._methods import CONTROLS, METHODS, Examples, Kept, pretrain, spectrum
 from spectral_dp._results import best_control
 from spectral_dp.experiments import Settings, run
 from spectral_dp.models import MODELS, build
@@ -103,7 +103,7 @@ def public_set() -> Examples:
 @pytest.mark.parametrize("name", MODELS)
 def test_a_subspace_is_that_of_what_a_layer_sees_of_public_images(name: str) -> None:
     model, public = build(name, (1, 28, 28), 0), public_set()
-    chosen = spectrum("subspace", model, public, 0.25, 8)
+    chosen = spectrum("subspace", model, public, Kept(0.25, 0.6, 8))
     bases = {layer: basis for layer, basis in chosen.items() if isinstance(basis, PublicSubspace)}
     assert bases
     for layer, basis in bases.items():
@@ -121,7 +121,7 @@ def test_a_subspace_is_that_of_what_a_layer_sees_of_public_images(name: str) -> 
 
 def test_a_filter_without_images_or_kernels_is_refused() -> None:
     with pytest.raises(SettingError, match="neither images nor kernels"):
-        spectrum("filter", build("transformer", (1, 28, 28), 0), None, 0.25, 8)
+        spectrum("filter", build("transformer", (1, 28, 28), 0), None, Kept(0.25, 0.6))
 
 
 def test_pretraining_learns_and_leaves_a_head_of_zeros() -> None:

@@ -94,26 +94,54 @@ def by_a_loop(model: nn.Module, x: Tensor, y: Tensor, spectrum: dict[str, Any]) 
 def test_one_pass_gives_the_clipped_sum(spectrum: dict[str, Any], reduction: str, samples: int) -> None:
     x, y = batch(samples)
     expected = by_a_loop(network(), x, y, spectrum)
-    module, _, criterion, _ = private(network(), reduction, spectrum=spectrum)
+    module, optimizer, criterion, _ = private(network(), reduction, spectrum=spectrum)
     criterion(module(x), y).backward()
+    optimizer.accumulate()
     for (name, p), total in zip(module._module.named_parameters(), expected, strict=True):
-        # What the release removes of the others does not matter.
-        layer = name.split(".")[0]
-        gradient = (
-            spectrum[layer].bind(SHAPES[layer])(p.grad)
-            if name == f"{layer}.weight" and layer in spectrum
-            else p.grad
-        )
-        torch.testing.assert_close(gradient, total, rtol=1e-4, atol=1e-6)
+        layer, kind = name.split(".")
+        found = p.summed_grad
+        if kind == "weight" and layer in spectrum:
+            projection = spectrum[layer].bind(SHAPES[layer])
+            assert found.numel() == p.numel() // projection.size * projection.rank
+            found = projection.expand(found, p.shape)
+        torch.testing.assert_close(found, total, rtol=1e-4, atol=1e-6)
 
 
-def test_a_filtered_linear_layer_has_no_gradient_outside_what_is_kept() -> None:
-    projection = DCTLowPass(0.3)
-    module, _, criterion, _ = private(network(), spectrum={"4": projection})
+class Branches(nn.Module):
+    """Two first layers, neither of which lies behind the other, and one that no loss depends on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.left, self.right, self.unused = (nn.Linear(64, 6) for _ in range(3))
+        self.out = nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.flatten(1)
+        self.unused(x)
+        out: Tensor = self.out(torch.tanh(self.left(x)) * torch.tanh(self.right(x)))
+        return out
+
+
+def test_layers_side_by_side_and_one_that_is_not_used() -> None:
     x, y = batch(5)
-    criterion(module(x), y).backward()
-    gradient = module._module[4].weight.grad
-    torch.testing.assert_close(projection.bind((64,))(gradient), gradient, rtol=1e-4, atol=1e-6)
+    module, optimizer, criterion, _ = private(Branches())
+    model = Branches()
+    used = [p for name, p in model.named_parameters() if not name.startswith("unused")]
+    expected = [torch.zeros_like(p) for p in used]
+    for i in range(len(x)):
+        loss = nn.functional.cross_entropy(model(x[i : i + 1]), y[i : i + 1])
+        gradients = torch.autograd.grad(loss, used)
+        norm = torch.stack([g.norm() for g in gradients]).norm()
+        for total, g in zip(expected, gradients, strict=True):
+            total += g * min(1.0, C / float(norm + 1e-6))
+    for _ in range(2):  # The second pass knows the first layers.
+        optimizer.zero_grad()
+        criterion(module(x), y).backward()
+        assert not module._module.unused.weight.grad.any()
+        found = [p.grad for name, p in module._module.named_parameters() if not name.startswith("unused")]
+        for gradient, total in zip(found, expected, strict=True):
+            torch.testing.assert_close(gradient, total, rtol=1e-4, atol=1e-6)
 
 
 def test_a_layer_that_is_called_twice_takes_two_passes() -> None:
@@ -140,9 +168,9 @@ def test_it_is_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
     clip = SpectralGhostModule.set_clipped_gradients
 
-    def counted(self: SpectralGhostModule, losses: Tensor, outputs: Any) -> None:
+    def counted(self: SpectralGhostModule, losses: Tensor, outputs: Any) -> Any:
         calls.append(len(outputs))
-        clip(self, losses, outputs)
+        return clip(self, losses, outputs)
 
     monkeypatch.setattr(SpectralGhostModule, "set_clipped_gradients", counted)
     x, y = batch(5)

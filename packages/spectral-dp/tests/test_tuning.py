@@ -16,7 +16,7 @@ TINY = Settings(
     ratios=(0.25,),
     max_grad_norms=(1e-3, 0.1),
     batch_sizes=(50,),
-    epochs=(1,),
+    epochs=(1, 2),
     steps=(0.05, 0.2),
 )
 
@@ -43,8 +43,9 @@ def test_each_setting_is_the_best_of_its_values_by_the_mean_over_methods(
     found: tuple[Record, list[torch.Tensor]],
 ) -> None:
     record, _ = found
-    for axis, name in AXES.items():
-        values = getattr(TINY, name)
+    searched = {axis: getattr(TINY, name) for axis, name in AXES.items() if len(getattr(TINY, name)) > 1}
+    assert list(searched) == ["max_grad_norm", "epochs"]
+    for axis, values in searched.items():
         tried = np.mean([record.history[f"{axis}/{method}"] for method in TINY.methods], axis=0)
         assert len(tried) == len(values)
         assert record.metrics[f"chosen/{axis}"] == values[int(np.argmax(tried))]
@@ -52,16 +53,19 @@ def test_each_setting_is_the_best_of_its_values_by_the_mean_over_methods(
 
 def test_no_test_split_is_read(found: tuple[Record, list[torch.Tensor]]) -> None:
     _, judged = found
-    assert len(judged) == 5 * len(TINY.methods) * len(TINY.steps)
+    assert len(judged) == 4 * len(TINY.methods) * len(TINY.steps)
     assert not any((labels == 11).any() for labels in judged)
 
 
 def test_the_table_says_how_many_seeds_chose_a_value(found: tuple[Record, list[torch.Tensor]]) -> None:
     table = tune.tables["search"]([found[0]])
     assert [row[:2] for row in table.rows] == [
-        [axis, f"{value:g}"] for axis, name in AXES.items() for value in getattr(TINY, name)
+        ["max_grad_norm", "0.001"],
+        ["max_grad_norm", "0.1"],
+        ["epochs", "1"],
+        ["epochs", "2"],
     ]
-    assert sum(row[-1] == "1 of 1" for row in table.rows) == len(AXES)
+    assert sum(row[-1] == "1 of 1" for row in table.rows) == 2
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ from mot_cup._bytetrack import ByteTrack
 from mot_cup._detections import BoxCovariance, Detections
 from mot_cup._noise import BYTETRACK_PAPER_FACTORS, NOISE, PAPER_FACTORS, Noise, PaperCompat, height_noise
 from mot_cup._ocsort import OCSort
+from mot_cup._rotated import RotatedDetections
+from mot_cup._rotated_sort import RotatedNoise, RotatedSort, RotatedTracks
 from mot_cup._sort import Sort
 from mot_cup._tracks import Tracks
 
@@ -20,6 +22,10 @@ __all__ = [
     "Noise",
     "OCSort",
     "PaperCompat",
+    "RotatedDetections",
+    "RotatedNoise",
+    "RotatedSort",
+    "RotatedTracks",
     "Sort",
     "Stage",
     "Tracks",

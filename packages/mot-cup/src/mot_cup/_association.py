@@ -321,12 +321,14 @@ def _published_nll(
     free: Ints = np.flatnonzero(~taken)
     if len(left) == 0 or len(free) == 0:
         return
-    cost = np.empty((len(left), len(free)))
+    cost, most = np.full((len(left), len(free)), np.inf), limit
     for i, d in enumerate(left):
         for k, t in enumerate(free):
-            cost[i, k] = published_nll(filters, t, z, noise, errors, d)
-            if per_class and classes[t] != rows[d, 5]:
-                cost[i, k] = np.inf
+            if not per_class or classes[t] == rows[d, 5]:
+                cost[i, k] = published_nll(filters, t, z, noise, errors, d)
+                most = max(most, cost[i, k])
+    # So dear that a pair of two classes is only ever taken where nothing else is left, and then refused.
+    cost = np.minimum(cost, 1 + most * len(free))
     chosen = assign(cost)
     for i, d in enumerate(left):
         if chosen[i] >= 0 and cost[i, chosen[i]] <= limit:

@@ -11,11 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
+from mot_cup._boxes import Floats
 from mot_cup._compiled import compiled
+from mot_cup._matching import match_positive
 from mot_cup._pairing import Pairing, similarity
-from mot_cup._tracks import Ints
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,15 @@ def count_identity(pairing: Pairing, threshold: float) -> Identity:
     n, m = len(pairing.truth_ids), len(pairing.track_ids)
     identities, tracks = (int(ids.max(initial=-1)) + 1 for ids in (pairing.truth_ids, pairing.track_ids))
     agreeing = _agreeing(pairing, identities, tracks, threshold)
-    idtp = int(agreeing[linear_sum_assignment(agreeing, maximize=True)].sum())
+    columns = match_positive(agreeing)
+    idtp = int(agreeing[columns >= 0, columns[columns >= 0]].sum())
     return Identity(idtp, n - idtp, m - idtp)
 
 
 @compiled
-def _agreeing(pairing: Pairing, identities: int, tracks: int, threshold: float) -> Ints:
+def _agreeing(pairing: Pairing, identities: int, tracks: int, threshold: float) -> Floats:
     """Return the number of frames in which two identities agree, of shape (identities, tracks)."""
-    counts = np.zeros((identities, tracks), np.int64)
+    counts = np.zeros((identities, tracks))
     for frame in range(len(pairing.truth_starts) - 1):
         true = pairing.truth_ids[pairing.truth_starts[frame] : pairing.truth_starts[frame + 1]]
         tracked = pairing.track_ids[pairing.track_starts[frame] : pairing.track_starts[frame + 1]]

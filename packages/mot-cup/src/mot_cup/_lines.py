@@ -97,7 +97,7 @@ def read_lines(path: Path, separator: str | None, widths: Iterable[int], words: 
         The file is missing or no text, or a line has another number of values or something else than numbers.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError as error:
         raise DataError(f"no file {path}", "an existing file", "Correct the path.") from error
     except (OSError, UnicodeDecodeError) as error:

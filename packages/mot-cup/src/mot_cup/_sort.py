@@ -9,27 +9,24 @@ wander by two pixels squared a frame whatever its size).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from mot_cup._association import Stage, stage_table
 from mot_cup._boxes import Floats
-from mot_cup._detections import Detections
-from mot_cup._frames import check_step, correlated, errors_of, pack, rows_of, tracks_of
-from mot_cup._kalman import make_filters, to_dense
+from mot_cup._filterpy import FilterpyModel, FilterpyTracks
 from mot_cup._noise import NOISE, Noise, PaperCompat, Uncertainty
 from mot_cup._sort_step import TRACE, run
 from mot_cup._state_models import StateModel, model_number
-from mot_cup._tracks import Ints, Tracks
+from mot_cup._tracker import CAPACITY, Tracker
+from mot_cup._tracks import Ints
 from tenfold import SettingError
 
-CAPACITY = 32
 NO_TRACE = np.empty((0, TRACE))
 
 
-class Sort:
+class Sort(Tracker):
     """Simple online and realtime tracking.
 
     Parameters
@@ -43,11 +40,11 @@ class Sort:
         Least overlap of a detection with the track it is taken for. Not used where `stages` are given.
     stages : sequence of Stage, optional
         Stages of association.
-    state : {"xysr", "xyah", "xywh"}, optional
-        State model: ``"xywh"`` with the detections' covariances, else ``"xysr"``.
+    state : {"xysr", "xyah", "xywh"} or FilterpyModel, optional
+        State model: ``"xywh"`` with the detections' covariances, else ``"xysr"``; or the user's own.
     noise : Noise, optional
         Variances of the filter, in the coordinates of the state; by default those of the model
-        (`mot_cup.NOISE`).
+        (`mot_cup.NOISE`). A `FilterpyModel` has its own.
     uncertainty : {"off", "covariance"} or PaperCompat
         ``"covariance"``: that of each detection is R, and P of the position of a track that it begins.
         `PaperCompat`: its variances are R as in the paper's code.
@@ -73,7 +70,7 @@ class Sort:
         min_hits: int = 3,
         iou_threshold: float = 0.3,
         stages: Sequence[Stage] | None = None,
-        state: StateModel | None = None,
+        state: StateModel | FilterpyModel | None = None,
         noise: Noise | None = None,
         uncertainty: Uncertainty = "off",
         per_class: bool = False,
@@ -89,99 +86,44 @@ class Sort:
             )
         if stages is not None and not stages:
             raise SettingError("no stage of association", "one or more", "Give a Stage.")
-        self.uncertainty: Uncertainty = uncertainty
-        self.unit = unit
-        self.state: StateModel = state or ("xywh" if uncertainty == "covariance" else "xysr")
-        model = model_number(self.state)
-        self._rules = (
-            (noise or NOISE[self.state]).table(),
-            stage_table(stages or [Stage("iou", iou_threshold)]),
-            model,
-            float(max_age),
-            int(min_hits),
-            bool(per_class),
-            uncertainty == "covariance",
-        )
-        self.reset()
+        self._stages = stage_table(stages or [Stage("iou", iou_threshold)])
+        self._rules = float(max_age), int(min_hits), bool(per_class)
+        if isinstance(state, FilterpyModel):
+            if noise is not None:
+                raise SettingError(
+                    "noise beside a FilterpyModel", "one of the two", "Let its filters have it."
+                )
+            self._own: FilterpyModel | None = state
+            super().__init__(state.space, uncertainty, unit)
+        else:
+            model: StateModel = state or ("xywh" if uncertainty == "covariance" else "xysr")
+            self._own = None
+            self._number = model_number(model)
+            self._noise = (noise or NOISE[model]).table()
+            super().__init__(model, uncertainty, unit)
 
-    def reset(self) -> None:
-        """Forget all tracks and begin identities at 1 again."""
-        self._filters, self._counts = make_filters(CAPACITY), np.zeros((CAPACITY, 4))
-        self._tracker = np.array([0, 1, 0])
+    def _begin(self) -> None:
+        self._counts, self._counters = np.zeros((CAPACITY, 4)), np.array([0, 1, 0])
+        if self._own is not None:
+            self._tracks = FilterpyTracks(self._own, self._stages, *self._rules)
 
-    def update(self, detections: ArrayLike | Detections, dt: float | None = None) -> Floats:
-        """Take one frame.
-
-        Parameters
-        ----------
-        detections : array_like or Detections
-            Rows x1, y1, x2, y2, and perhaps score and class, of shape (n, 4) to (n, 6). Call this for frames
-            without detections too.
-        dt : float, optional
-            Frames since the last call, 1 by default; it need not be whole.
-
-        Returns
-        -------
-        ndarray of float64
-            Shape (m, 8): x1, y1, x2, y2, identity, score, class, and the row of the detection.
-
-        Raises
-        ------
-        DataError
-            A box is not finite or has no area, a score is NaN, a class not whole, `dt` is not positive, or a
-            covariance is wanted and missing. Nothing has then changed.
-        SettingError
-            The detections are in another unit.
-        """
-        steps = np.array([check_step(dt)])
-        rows = rows_of(detections, self.unit)
-        errors = errors_of(detections, rows, self.uncertainty, self.state)
-        out, _ = self._take(rows, np.array([0, len(rows)]), errors, steps)
-        return out
-
-    def track(
-        self, frames: Sequence[Detections] | Mapping[int, Detections], times: ArrayLike | None = None
-    ) -> Tracks:
-        """Track a whole sequence from its beginning; this begins with `reset`.
-
-        Parameters
-        ----------
-        frames : sequence of Detections, or mapping of int to Detections
-            A sequence is numbered from 1. In a mapping the numbers between the least and the greatest that
-            are missing are frames without detections; its order does not matter.
-        times : array_like, optional
-            When each frame was taken, in frames, of shape (frames,) with the missing ones.
-
-        Returns
-        -------
-        Tracks
-
-        Raises
-        ------
-        DataError
-            A frame number is not whole, times do not increase, or a covariance is wanted and missing.
-        SettingError
-            Detections are in another unit.
-        """
-        self.reset()
-        packed = pack(frames, times, self.unit, self.uncertainty, self.state)
-        out, ends = self._take(packed.rows, packed.starts, packed.errors, packed.steps)
-        return tracks_of(packed.numbers, ends, out)
-
-    def _take(self, rows: Floats, starts: Ints, errors: Floats, steps: Floats) -> tuple[Floats, Ints]:
-        if correlated(errors):
-            self._filters = to_dense(self._filters)
-        out = np.empty((len(rows), 8))
+    def _run(self, rows: Floats, starts: Ints, errors: Floats, steps: Floats, out: Floats) -> Ints:
+        if self._own is not None:
+            return self._tracks.run(rows, starts, errors, steps, out)
         self._filters, self._counts, ends = run(
             self._filters,
             self._counts,
-            self._tracker,
+            self._counters,
             rows,
             starts,
             errors,
             steps,
             out,
             NO_TRACE,
+            self._noise,
+            self._stages,
+            self._number,
             *self._rules,
+            self.uncertainty == "covariance",
         )
-        return out[: ends[-1] if len(ends) else 0], ends
+        return ends

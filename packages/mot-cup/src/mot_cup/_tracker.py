@@ -8,12 +8,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mot_cup._boxes import Floats
+from mot_cup._boxes import Floats, Space
 from mot_cup._detections import Detections
 from mot_cup._frames import check_step, correlated, errors_of, pack, rows_of, tracks_of
 from mot_cup._kalman import make_filters, to_dense
 from mot_cup._noise import Uncertainty
-from mot_cup._state_models import StateModel
 from mot_cup._tracks import Ints, Tracks
 
 CAPACITY = 32
@@ -24,14 +23,15 @@ class Tracker(ABC):
 
     Parameters
     ----------
-    state : {"xysr", "xyah", "xywh"}
+    state : {"xyxy", "xysr", "xyah", "xywh"}
+        Coordinates of a measurement.
     uncertainty : {"off", "covariance"} or PaperCompat
     unit : str
         Of length. Detections in another are refused.
     """
 
-    def __init__(self, state: StateModel, uncertainty: Uncertainty, unit: str) -> None:
-        self.state: StateModel = state
+    def __init__(self, state: Space, uncertainty: Uncertainty, unit: str) -> None:
+        self.state: Space = state
         self.uncertainty: Uncertainty = uncertainty
         self.unit = unit
         self.reset()

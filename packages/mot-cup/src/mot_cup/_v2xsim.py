@@ -10,11 +10,15 @@ They become `BoxCovariance.diagonal(exp(v), "xysr", "m")`; ``to_unit("px", 4)`` 
 in pixels. Two things are to be known of the files:
 
 - s and r are of the car's own width and length, while the box of a line is the upright one around the car. Of
-  a car along an axis s is the same, and r the same or its inverse; of another car neither is.
+  a car along an axis s is the same, and r the same or its inverse; of another car neither is. Where a box is
+  wider than high, v_r is of the inverse of its ratio, whose errors are smaller by the square of the ratio.
 - The files were made with y turned over, from the wrong end of the box: top = 255 - (lowest y), to which the
   height is then added. So the box of a line is the true one moved by its own height, truth and detections
   alike, and an error of the height is one of the centre too (0.23 m in y, where x has 0.10). ``upright``
-  moves every box back; then y has 0.09. Figures to be held against published ones need the files as they are.
+  moves every box back; then y has 0.09, and of the truth's cars, which cannot overlap, half as many seem to.
+  Figures to be held against published ones need the files as they are.
+
+``upright`` mends both, the second by taking the variance of 1 / r to that of r, its r^4-fold.
 
 The log-variances are those of the detector, much too small; calibrate them (`mot_cup.conformal`).
 Truth is in MOTChallenge's format. Its identities are not to be trusted: see `mot_cup.identities`.
@@ -22,6 +26,7 @@ Truth is in MOTChallenge's format. Its identities are not to be trusted: see `mo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -30,7 +35,7 @@ import numpy as np
 
 from mot_cup._boxes import Floats
 from mot_cup._detections import BoxCovariance, Detections
-from mot_cup._lines import read_lines
+from mot_cup._lines import read_lines, write_lines
 from mot_cup._mot import (
     SequenceInfo,
     by_frame,
@@ -119,7 +124,7 @@ def read_v2xsim_detections(
         Of the boxes and of their covariances. In pixels of 0.25 m the boxes are those of the file and the
         covariances are converted, in metres the other way round.
     upright : bool
-        Undo the move of every box by its height.
+        Undo the move of every box by its height, and take the variance of the car's ratio to the box's.
 
     Returns
     -------
@@ -145,11 +150,68 @@ def read_v2xsim_detections(
     lines.check((np.abs(logarithms) < 300).all(1), "logarithms of variances")
     check_frame_order(lines, frames)
     lines.check_distinct()
-    covariance = BoxCovariance.diagonal(np.exp(logarithms), "xysr", "m")
+    variances = np.exp(logarithms)
+    if upright:
+        variances[:, 3] *= np.maximum(size[:, 0] / size[:, 1], 1) ** 4
+    covariance = BoxCovariance.diagonal(variances, "xysr", "m")
     if unit == "px":
         covariance = covariance.to_unit("px", PIXELS_PER_METRE)
     boxes = _place(np.concatenate([corner, corner + size], axis=1), unit, upright)
     return by_frame(frames, Detections(boxes, lines.values[:, 6], None, covariance, unit))  # type: ignore[arg-type]
+
+
+def write_v2xsim_detections(path: Path, detections: Mapping[int, Detections]) -> None:
+    """Write detections with covariances in V2X-Sim's format, in order of frames.
+
+    Parameters
+    ----------
+    path : Path
+    detections : mapping from frame to Detections
+        In pixels of 0.25 m or in metres. Of a covariance, taken to x, y, s, r, the variances alone are kept;
+        classes are not.
+
+    Raises
+    ------
+    DataError
+        Detections of a frame have no covariance, or a variance of zero.
+    SettingError
+        The unit is another.
+    OutputError
+        The file cannot be written.
+    """
+    rows: list[list[float | int]] = []
+    for frame in sorted(detections):
+        found = detections[frame]
+        if found.unit not in ("px", "m"):
+            raise SettingError(
+                f"detections in {found.unit}", "in px of 0.25 m, or in m", "Convert boxes and covariances."
+            )
+        each = 1 if found.unit == "px" else PIXELS_PER_METRE
+        corner, size = each * found.boxes[:, :2], each * (found.boxes[:, 2:] - found.boxes[:, :2])
+        variances = _variances(frame, found)
+        columns = (corner.tolist(), size.tolist(), found.scores.tolist(), np.log(variances).tolist())
+        for place, sides, score, logarithms in zip(*columns, strict=True):
+            rows.append([frame, -1, *place, *sides, score, -1, -1, -1, *logarithms])
+    write_lines(path, rows, ",")
+
+
+def _variances(frame: int, found: Detections) -> Floats:
+    """Return the variances of x, y, s and r in metres, of shape (n, 4)."""
+    if found.covariance is None:
+        raise DataError(
+            f"detections without covariances in frame {frame}", "a covariance", "Use write_mot_detections."
+        )
+    covariance = found.covariance.to_space(found.boxes, "xysr")
+    if found.unit == "px":
+        covariance = covariance.to_unit("m", 1 / PIXELS_PER_METRE)
+    variances = np.diagonal(covariance.matrices, axis1=1, axis2=2)
+    if not (variances > 0).all():
+        raise DataError(
+            f"a variance of {variances.min()} in frame {frame}",
+            "positive variances",
+            "The format holds logarithms.",
+        )
+    return variances
 
 
 def _place(boxes: Floats, unit: str, upright: bool) -> Floats:

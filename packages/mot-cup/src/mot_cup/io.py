@@ -29,8 +29,15 @@ from mot_cup._mot import (
     write_mot_tracks,
     write_sequence_info,
 )
+from mot_cup._mot_covariances import read_mot_covariances, write_mot_covariances
 from mot_cup._tracks import Tracks
-from mot_cup._v2xsim import PIXELS_PER_METRE, V2XSimSequence, read_v2xsim, read_v2xsim_detections
+from mot_cup._v2xsim import (
+    PIXELS_PER_METRE,
+    V2XSimSequence,
+    read_v2xsim,
+    read_v2xsim_detections,
+    write_v2xsim_detections,
+)
 
 __all__ = [
     "KITTI_TYPES",
@@ -41,6 +48,7 @@ __all__ = [
     "read_detections",
     "read_kitti_detections",
     "read_kitti_tracks",
+    "read_mot_covariances",
     "read_mot_detections",
     "read_mot_tracks",
     "read_sequence_info",
@@ -49,14 +57,18 @@ __all__ = [
     "read_v2xsim_detections",
     "write_kitti_detections",
     "write_kitti_tracks",
+    "write_mot_covariances",
     "write_mot_detections",
     "write_mot_tracks",
     "write_sequence_info",
+    "write_v2xsim_detections",
 ]
 
 
 def read_detections(path: Path) -> dict[int, Detections]:
-    """Read detections in pixels: V2X-Sim's where lines have 14 values, KITTI's where 15, else MOTChallenge's.
+    """Read detections in pixels, by the number of values in a line.
+
+    V2X-Sim's have 14, KITTI's 15, MOTChallenge's with covariances 20, and the rest are MOTChallenge's.
 
     Raises
     ------
@@ -68,6 +80,8 @@ def read_detections(path: Path) -> dict[int, Detections]:
         return read_v2xsim_detections(path)
     if commas == 14:
         return read_kitti_detections(path).detections()
+    if commas == 19:
+        return read_mot_covariances(path)
     return read_mot_detections(path)
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -66,6 +67,15 @@ class Scores:
     def figures(self) -> dict[str, float]:
         """Return metrics and counts by their usual names; HOTA's are means over alpha."""
         return self.hota.figures() | self.clear.figures() | self.identity.figures()
+
+    def state_dict(self) -> dict[str, dict[str, Any]]:
+        """Return the counts as plain numbers and arrays."""
+        return {name: dict(vars(part)) for name, part in vars(self).items()}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Mapping[str, Any]]) -> Scores:
+        """Return the scores whose `state_dict` this is."""
+        return cls(Hota(**state["hota"]), Clear(**state["clear"]), Identity(**state["identity"]))
 
 
 def evaluate(

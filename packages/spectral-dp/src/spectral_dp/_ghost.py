@@ -5,8 +5,9 @@ the parameters are thrown away, and one of the loss weighted by the clipping fac
 mix, so that in the second pass the gradient d_i of every layer's output is merely c_i d_i. Here one pass
 down to the outputs of the layers gives the d_i; their norms and factors follow, and each layer's
 parameters get their gradient from c_i d_i by that layer alone (the book-keeping of Bu et al., "Differentially
-Private Optimization on Large Foundation Models", ICML 2023). It costs the memory of the d_i, a batch's
-activations once more, and never that of a batch of parameters.
+Private Optimization on Large Foundation Models", ICML 2023). It costs the memory of the d_i. A layer whose
+per-sample gradients g_i have fewer entries than its d_i, as most convolutions and normalisations, keeps those
+instead, and has its sum of c_i g_i at once. Never is there more than a batch of activations.
 
 A model with layers that one forward pass calls several times takes Opacus's two passes.
 """
@@ -14,8 +15,9 @@ A model with layers that one forward pass calls several times takes Opacus's two
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from opacus.grad_sample import GradSampleModuleFastGradientClipping
@@ -26,10 +28,11 @@ from opacus.utils.fast_gradient_clipping_utils import (
 )
 from opacus.utils.module_utils import requires_grad
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from spectral_dp._mechanism import check_counts
 from spectral_dp._projections import Projection
-from spectral_dp._samplers import NORM_SAMPLERS, Norms, NormSampler
+from spectral_dp._samplers import NORM_SAMPLERS, Norms, NormSampler, few_gradients
 from tenfold import SettingError
 
 
@@ -61,14 +64,21 @@ class SpectralGhostModule(GradSampleModuleFastGradientClipping):  # type: ignore
         )
         super().__init__(m, **kwargs)
         self._projections = dict(projections)
-        self._outputs: dict[nn.Module, Any] = {}
-        self._coefficients: dict[nn.Module, Tensor] = {}
+        self._outputs: dict[nn.Module, _Output | None] = {}
+        self._sources: dict[nn.Module, None] = {}
+        self._waiting: dict[nn.Module, None] = {}
+        self._backprops: dict[nn.Module, Tensor] = {}
+        self._inputs: dict[nn.Module, Tensor] = {}
+        self._gradients: dict[Any, Tensor] = {}
 
     def capture_activations_hook(self, module: nn.Module, forward_input: Any, forward_output: Any) -> None:
-        """Keep a layer's output beside its inputs."""
+        """Keep a layer's place in the graph beside its inputs."""
         super().capture_activations_hook(module, forward_input, forward_output)
         if self.hooks_enabled and module.training and torch.is_grad_enabled() and requires_grad(module):
-            self._outputs[module] = forward_output
+            self._outputs[module] = None
+            if isinstance(forward_output, Tensor):
+                self._outputs[module] = _Output.of(forward_output)
+                forward_output.register_hook(partial(self._take, module))
 
     def get_norm_sample(self) -> Tensor:
         """Return the norm of every sample's gradient, over all parameters together."""
@@ -76,21 +86,23 @@ class SpectralGhostModule(GradSampleModuleFastGradientClipping):  # type: ignore
         norms: Tensor = super().get_norm_sample()
         return norms
 
-    def take_outputs(self) -> dict[nn.Module, Tensor] | None:
-        """Return, and forget, the outputs of the layers in the last forward pass.
+    def take_outputs(self) -> dict[nn.Module, _Output] | None:
+        """Return, and forget, the places in the graph of the layers' outputs in the last forward pass.
 
         Returns
         -------
         dict or None
             None unless every parameter took part once, through an output whose rows are samples.
         """
-        outputs = dict(self._outputs)
+        outputs = {layer: z for layer, z in self._outputs.items() if z is not None}
+        rows = self.batch_first and len(outputs) == len(self._outputs)
         self._outputs.clear()
         once = all(p._forward_counter == 1 for p in self.trainable_parameters)
-        rows = self.batch_first and all(isinstance(z, Tensor) for z in outputs.values())
         return outputs if once and rows else None
 
-    def set_clipped_gradients(self, losses: Tensor, outputs: dict[nn.Module, Tensor]) -> None:
+    def set_clipped_gradients(
+        self, losses: Tensor, outputs: dict[nn.Module, _Output]
+    ) -> dict[nn.Parameter, Tensor]:
         """Set every parameter's gradient to that of the losses, each times its clipping factor.
 
         Parameters
@@ -98,24 +110,19 @@ class SpectralGhostModule(GradSampleModuleFastGradientClipping):  # type: ignore
         losses : Tensor
             Shape (samples,).
         outputs : dict
-            From `take_outputs`; emptied.
+            From `take_outputs`; changed.
+
+        Returns
+        -------
+        dict
+            Of parameters whose gradient is not set: the coefficients of its projection.
 
         Raises
         ------
         SettingError
             There is not one loss for each sample that the layers saw.
         """
-        self.disable_hooks()
-        try:
-            backprops = list(
-                torch.autograd.grad(
-                    losses.sum(), list(outputs.values()), retain_graph=True, materialize_grads=True
-                )
-            )
-        finally:
-            self.enable_hooks()
-        for layer, d in zip(outputs, backprops, strict=True):
-            self.capture_backprops_hook(layer, (), (d,), loss_reduction="sum", batch_first=True)
+        self._backward(losses, outputs)
         factors = self.get_clipping_coef()
         if losses.shape != factors.shape:
             raise SettingError(
@@ -123,25 +130,84 @@ class SpectralGhostModule(GradSampleModuleFastGradientClipping):  # type: ignore
                 "one loss for each sample that the layers saw",
                 "Let the first axis of every layer's input be that of the samples.",
             )
-        while outputs:
-            layer, z = outputs.popitem()
-            self._set_gradients(layer, z, torch.einsum("n,n...->n...", factors, backprops.pop()))
+        filtered = {layer.weight for layer in self._projections}
+        coefficients: dict[nn.Parameter, Tensor] = {}
+        while self._gradients:
+            p, gradients = self._gradients.popitem()
+            total = factors @ gradients
+            if p in filtered:
+                coefficients[p] = total
+            else:
+                p.grad = total.view_as(p)
+        while self._backprops:
+            layer, d = self._backprops.popitem()
+            scaled = torch.einsum("n,n...->n...", factors, d)
+            coefficients |= self._set_gradients(layer, outputs.pop(layer), scaled)
+        return coefficients
 
-    def _set_gradients(self, layer: nn.Module, output: Tensor, backprops: Tensor) -> None:
-        """Set the gradients of a layer's parameters, given that of its output."""
+    def _backward(self, losses: Tensor, outputs: dict[nn.Module, _Output]) -> None:
+        """Let every layer take its d_i, which are there while the pass is at its output.
+
+        The pass is asked for the d_i of the layers alone that lie behind no other, so that it does not
+        hold all of them at once. The first one finds out which these are.
+        """
+        self._waiting = dict.fromkeys(outputs)
+        for left in (self._inputs, self._gradients, self._backprops):
+            left.clear()
+        self.disable_hooks()
+        try:
+            sources = [layer for layer in outputs if layer in self._sources] or [next(iter(outputs))]
+            while sources:
+                found = torch.autograd.grad(
+                    losses.sum(),
+                    [outputs[layer].edge for layer in sources],
+                    retain_graph=True,
+                    allow_unused=True,
+                )
+                for layer, d in zip(sources, found, strict=True):
+                    self._take(layer, outputs[layer].zeros() if d is None else d)
+                self._sources |= dict.fromkeys(sources)
+                sources = list(self._waiting)
+        finally:
+            self._waiting.clear()
+            self.enable_hooks()
+
+    def _take(self, layer: Any, d: Tensor) -> None:
+        """Take a layer's gradients where they are few, else their norms, and d if it is needed again."""
+        if layer not in self._waiting:
+            return
+        few = few_gradients(layer, layer.activations[-1], d, self._projections.get(layer))
+        if few is None:
+            self._backprops[layer] = d
+            self.enable_hooks()
+            self.capture_backprops_hook(layer, (), (d,), loss_reduction="sum", batch_first=True)
+            self.disable_hooks()
+        else:
+            self._gradients |= few
+            for p, gradients in cast(dict[Any, Tensor], few).items():
+                p._norm_sample = gradients.norm(dim=1)
+                p._forward_counter -= 1
+            layer.activations.pop()
+        del self._waiting[layer]
+
+    def _set_gradients(
+        self, layer: nn.Module, output: _Output, backprops: Tensor
+    ) -> dict[nn.Parameter, Tensor]:
+        """Set the gradients of a layer's parameters, given that of its output, or return coefficients."""
+        coefficients = {}
         whole = type(layer) not in self.GRAD_SAMPLERS
         parameters = {name: p for name, p in layer.named_parameters(recurse=whole) if p.requires_grad}
-        if layer in self._coefficients and "weight" in parameters:
-            # sum_i c_i d_i (B x_i)' B: what the filter removes, which is not clipped, does not arise.
-            d, x = backprops.flatten(0, -2), self._coefficients.pop(layer).flatten(0, -2)
-            weight = parameters.pop("weight")
-            weight.grad = self._projections[layer].expand(d.T @ x, weight.shape)
+        if layer in self._inputs and "weight" in parameters:
+            # sum_i c_i d_i (B x_i)': what the filter removes, which is not clipped, does not arise.
+            d, x = backprops.flatten(0, -2), self._inputs.pop(layer).flatten(0, -2)
+            coefficients[parameters.pop("weight")] = (d.T @ x).flatten()
         if parameters:
             gradients = torch.autograd.grad(
-                output, list(parameters.values()), backprops, materialize_grads=True
+                output.edge, list(parameters.values()), backprops, materialize_grads=True
             )
             for p, gradient in zip(parameters.values(), gradients, strict=True):
                 p.grad = gradient
+        return coefficients
 
     def _sample(
         self, sampler: NormSampler, layer: nn.Module, activations: list[Tensor], backprops: Tensor
@@ -151,8 +217,26 @@ class SpectralGhostModule(GradSampleModuleFastGradientClipping):  # type: ignore
             return sampler(layer, activations, backprops, projection)
         # An isometry of the projection's range, with fewer entries.
         x = activations[0].to(backprops.dtype)
-        self._coefficients[layer] = projection.coefficients(x).view(*x.shape[:-1], projection.rank)
-        return sampler(layer, [self._coefficients[layer]], backprops, None)
+        coefficients = projection.coefficients(x).view(*x.shape[:-1], projection.rank)
+        if layer in self._waiting:
+            self._inputs[layer] = coefficients
+        return sampler(layer, [coefficients], backprops, None)
+
+
+@dataclass(frozen=True)
+class _Output:
+    """Where a layer's output is in the graph, without what it holds, and its shape."""
+
+    edge: GradientEdge
+    like: Tensor
+    device: torch.device
+
+    @classmethod
+    def of(cls, z: Tensor) -> _Output:
+        return cls(get_gradient_edge(z), torch.empty_like(z, device="meta"), z.device)
+
+    def zeros(self) -> Tensor:
+        return torch.zeros_like(self.like, device=self.device)
 
 
 class GhostLoss(DPLossFastGradientClipping):  # type: ignore[misc]
@@ -182,4 +266,4 @@ class _Losses(DPTensorFastGradientClipping):  # type: ignore[misc]
             super().backward()
         else:
             self.optimizer.zero_grad()
-            self.module.set_clipped_gradients(self.loss_per_sample, outputs)
+            self.optimizer.keep(self.module.set_clipped_gradients(self.loss_per_sample, outputs))

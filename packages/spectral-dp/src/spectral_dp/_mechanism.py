@@ -163,15 +163,17 @@ class SpectralDPOptimizerFastGradientClipping(DPOptimizerFastGradientClipping): 
         self.distributed = distributed
         self.clipped_to = self.max_grad_norm
         self.clipped = set(self.params)
+        self.filtered: dict[Any, Tensor] = {}
         self.waits_for_step = False
 
-    def zero_grad(self, set_to_none: bool = False) -> None:
+    def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradient, and the sums unless they wait for the rest of a batch."""
         self.waits_for_step = False
+        self.filtered.clear()
         super().zero_grad(set_to_none)
 
     def accumulate(self) -> None:
-        """Add the clipped gradient to the sums."""
+        """Add the clipped gradient, or its coefficients where it is filtered, to the sums."""
         if self.max_grad_norm != self.clipped_to:
             raise SettingError(
                 f"max_grad_norm became {self.max_grad_norm}",
@@ -185,13 +187,15 @@ class SpectralDPOptimizerFastGradientClipping(DPOptimizerFastGradientClipping): 
                 "Choose what to train first, then call make_private.",
             )
         for p in self.params:
-            p.summed_grad = p.grad if p.summed_grad is None else p.summed_grad.add_(p.grad)
+            total = self._clipped_sum(p)
+            p.summed_grad = total if p.summed_grad is None else p.summed_grad.add_(total)
             p.grad = None
         self.waits_for_step = False
 
     def coefficients(self, p: Any) -> Tensor:
         """Return B S of a parameter that is filtered."""
-        return self.projections[p].coefficients(p.summed_grad)
+        total: Tensor = p.summed_grad
+        return total
 
     def add_noise(self) -> None:
         """Add noise to the sums and filter the result."""
@@ -201,6 +205,14 @@ class SpectralDPOptimizerFastGradientClipping(DPOptimizerFastGradientClipping): 
         """Divide by the expected batch size, and tell `AdamCorrected` the variance of the noise."""
         super().scale_grad()
         _tell_noise(self)
+
+    def _clipped_sum(self, p: Any) -> Tensor:
+        if p not in self.projections:
+            total: Tensor = p.grad
+            return total
+        if p in self.filtered:
+            return self.filtered.pop(p)
+        return self.projections[p].coefficients(p.grad).flatten()
 
 
 class GhostPasses:
@@ -234,6 +246,10 @@ class GhostPasses:
             )
         self.optimizer.zero_grad(set_to_none=True)
         self.optimizer.waits_for_step = True
+
+    def keep(self, coefficients: Mapping[nn.Parameter, Tensor]) -> None:
+        """Keep the clipped gradients of filtered parameters, as their coefficients, for the step."""
+        self.optimizer.filtered.update(coefficients)
 
 
 def check_counts(counts: Sequence[int], params: Sequence[nn.Parameter]) -> None:

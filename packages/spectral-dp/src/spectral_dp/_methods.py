@@ -43,7 +43,6 @@ METHODS = {
 }
 CONTROLS = ("dp-sgd", "low-passed", "pooled", "last-layer")
 SUBSPACES = ("subspace", "pooled-subspace")
-KERNEL_RATIO = 0.6
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,25 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.y)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What filters keep.
+
+    Attributes
+    ----------
+    ratio : float
+        Of the band of an image, along both axes.
+    kernel_ratio : float
+        Of the cosines of a convolution's kernel, along both axes.
+    rank : int
+        Directions of the inputs of a hidden layer.
+    """
+
+    ratio: float
+    kernel_ratio: float
+    rank: int = 1
 
 
 @dataclass(frozen=True)
@@ -79,29 +97,28 @@ def inputs(method: str, examples: Examples, ratio: float) -> Examples:
     return Examples(x, examples.y)
 
 
-def spectrum(
-    method: str, model: nn.Module, public: Examples | None, ratio: float, rank: int
-) -> dict[str, Projection]:
+def spectrum(method: str, model: nn.Module, public: Examples | None, kept: Kept) -> dict[str, Projection]:
     """Return the projections of a method's layers.
 
     The first layer, when it is linear, is low-passed as an image, a convolution's kernel along its axes;
-    the others, of `SUBSPACES` alone, keep `rank` directions of their inputs on `public` images.
+    the others, of `SUBSPACES` alone, keep directions of their inputs on `public` images.
     """
     layers = {name: layer for name, layer in model.named_modules() if type(layer) in (nn.Linear, nn.Conv2d)}
     first, first_layer = next(iter(layers.items()))
     chosen: dict[str, Projection] = {}
     if method in ("filter", "subspace"):
         chosen = {
-            name: DCTLowPass(KERNEL_RATIO)
+            name: DCTLowPass(kept.kernel_ratio)
             for name, layer in layers.items()
             if isinstance(layer, nn.Conv2d) and max(layer.kernel_size) > 1
         }
         if isinstance(first_layer, nn.Linear):
             size = math.isqrt(first_layer.in_features)
             if size * size == first_layer.in_features:
-                chosen[first] = FFTLowPass(ratio, (size, size))
+                chosen[first] = FFTLowPass(kept.ratio, (size, size))
     if method in SUBSPACES and public is not None:
-        chosen |= _subspaces(model, {name: layers[name] for name in layers if name != first}, public, rank)
+        hidden = {name: layers[name] for name in layers if name != first}
+        chosen |= _subspaces(model, hidden, public, kept.rank)
     if method not in CONTROLS and method != "paper" and not chosen:
         raise SettingError(
             f"the method {method} with layers that are neither images nor kernels",

@@ -29,7 +29,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from opacus.grad_sample import register_grad_sampler, register_norm_sampler
+from opacus.grad_sample import GradSampleModule, register_grad_sampler, register_norm_sampler
 from torch import Tensor, nn
 
 from spectral_dp._circulant import BlockCirculantLinear
@@ -292,6 +292,52 @@ def _spectral_conv_norm_sample(layer: SpectralConv2d, activations: list[Tensor],
     return spectral_conv_norm_sample(layer, activations, backprops)
 
 
+def few_gradients(
+    layer: nn.Module, activations: list[Tensor], backprops: Tensor, projection: Projection | None
+) -> Norms | None:
+    """Return the per-sample gradients of a layer that have fewer entries than `backprops`.
+
+    Parameters
+    ----------
+    layer : nn.Module
+    activations : list of Tensor
+        One tensor, the inputs, whose first axis is that of the samples.
+    backprops : Tensor
+        The gradient of the layer's output.
+    projection : Projection, optional
+        Of a convolution's weight.
+
+    Returns
+    -------
+    dict or None
+        Parameter to gradients, of shape (samples, entries), those of a filtered weight as coefficients;
+        None for a layer that has more, or that takes fewer products by its norm sampler.
+    """
+    n = len(backprops)
+    if type(layer) in NORMALISATIONS:
+        gradients = _normalisation_gradients(layer, activations, backprops)
+        return {p: gradient.reshape(n, p.numel()) for p, gradient in gradients.items()}
+    if not isinstance(layer, nn.Conv1d | nn.Conv2d) or not n or not layer.weight.requires_grad:
+        return None
+    entries = layer.weight.numel()
+    if projection is not None:
+        entries = entries // projection.size * projection.rank
+    positions, inputs = backprops[0, 0].numel(), layer.weight[0].numel()
+    outputs = layer.out_channels // layer.groups
+    if entries > backprops[0].numel() or _gram_is_less(positions, inputs, outputs):
+        return None
+    parts = [
+        _filtered(_conv_gradients(layer, x, d), projection, layer.in_channels // layer.groups)
+        for x, d in _parts(layer, activations[0].to(backprops.dtype), backprops)
+    ]
+    few = {layer.weight: torch.cat([part.reshape(-1, entries) for part in parts])}
+    if layer.bias is not None and layer.bias.requires_grad:
+        few[layer.bias] = backprops.flatten(2).sum(2)
+    return few
+
+
+NORMALISATIONS = (nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.LayerNorm)
+
 NORM_SAMPLERS: dict[type[nn.Module], NormSampler] = {
     nn.Linear: linear_norm_sample,
     nn.Conv1d: conv_norm_sample,
@@ -332,8 +378,7 @@ def _outer_norms(x: Tensor, d: Tensor, projection: Projection | None, channels: 
     norms: Tensor
     if positions == 1:
         norms = d[:, 0].norm(dim=1) * _norms(_filtered(x, projection, channels), samples)
-    elif positions * (inputs + d.shape[2]) <= inputs * d.shape[2]:
-        # Fewer products than a gradient takes, and no more memory.
+    elif _gram_is_less(positions, inputs, d.shape[2]):
         filtered = _filtered(x, projection, channels).reshape(samples, positions, -1)
         products = (filtered @ filtered.transpose(1, 2)) * (d @ d.transpose(1, 2))
         norms = products.sum((1, 2)).clamp(min=0).sqrt()
@@ -341,6 +386,23 @@ def _outer_norms(x: Tensor, d: Tensor, projection: Projection | None, channels: 
         gradients = d.transpose(1, 2) @ x
         norms = _norms(_filtered(gradients, projection, channels), samples)
     return norms
+
+
+def _gram_is_less(positions: int, inputs: int, outputs: int) -> bool:
+    """Return whether Gram matrices take fewer products than a gradient, and no more memory."""
+    return positions * (inputs + outputs) <= inputs * outputs
+
+
+def _normalisation_gradients(
+    layer: nn.Module, activations: list[Tensor], backprops: Tensor
+) -> dict[Any, Tensor]:
+    """Return Opacus's per-sample gradients, which take several copies of the inputs, by a few samples."""
+    sampler = GradSampleModule.GRAD_SAMPLERS[type(layer)]
+    size = max(1, PART // max(1, backprops[:1].numel()))
+    parts = [
+        sampler(layer, [x], d) for x, d in zip(activations[0].split(size), backprops.split(size), strict=True)
+    ]
+    return {p: torch.cat([part[p] for part in parts]) for p in parts[0]}
 
 
 def _norms(x: Tensor, samples: int) -> Tensor:
@@ -361,12 +423,24 @@ def _conv_norms(
     layer: nn.Conv1d | nn.Conv2d, images: Tensor, backprops: Tensor, projection: Projection | None
 ) -> Tensor:
     """Return the norms of the weight's filtered per-sample gradients, of shape (samples,)."""
+    x, d = _grouped(layer, images, backprops)
+    squares = _outer_norms(x, d, projection, layer.in_channels // layer.groups)
+    norms: Tensor = squares.view(len(images), layer.groups).norm(dim=1)
+    return norms
+
+
+def _conv_gradients(layer: nn.Conv1d | nn.Conv2d, images: Tensor, backprops: Tensor) -> Tensor:
+    """Return the weight's per-sample gradients, of shape (samples, outputs, inputs of a group)."""
+    x, d = _grouped(layer, images, backprops)
+    return (d.transpose(1, 2) @ x).reshape(len(images), layer.out_channels, -1)
+
+
+def _grouped(layer: nn.Conv1d | nn.Conv2d, images: Tensor, backprops: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the patches and the backprops of every group, of shape (samples * groups, positions, ...)."""
     n, groups = len(images), layer.groups
     patches = _patches(layer, images)
     x = patches.reshape(n * groups, -1, patches.shape[2]).transpose(1, 2)
-    d = backprops.reshape(n * groups, layer.out_channels // groups, -1).transpose(1, 2)
-    norms: Tensor = _outer_norms(x, d, projection, layer.in_channels // groups).view(n, groups).norm(dim=1)
-    return norms
+    return x, backprops.reshape(n * groups, layer.out_channels // groups, -1).transpose(1, 2)
 
 
 def _patches(layer: nn.Conv1d | nn.Conv2d, x: Tensor) -> Tensor:

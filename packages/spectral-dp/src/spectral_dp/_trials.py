@@ -11,6 +11,7 @@ from torch import nn
 
 from spectral_dp._methods import (
     Examples,
+    Kept,
     Training,
     accuracy,
     inputs,
@@ -108,22 +109,20 @@ def noise(epsilon: float, delta: float, samples: int, batch_size: int, epochs: i
     return noise_multiplier(epsilon, 1 / batches, epochs * batches, delta)
 
 
-def start(
-    model: str, method: str, splits: Splits, ratio: float, rank: int, pretrain_epochs: int, seed: int
-) -> Start:
+def start(model: str, method: str, splits: Splits, kept: Kept, pretrain_epochs: int, seed: int) -> Start:
     """Return what every private training of a method starts from, pretrained if wanted."""
     train, validation, test = (
-        inputs(method, part, ratio) for part in (splits.train, splits.validation, splits.test)
+        inputs(method, part, kept.ratio) for part in (splits.train, splits.validation, splits.test)
     )
     channels, height, width = validation.x.shape[1:]
     network = build(model, (channels, height, width), seed)
     few = None
     if splits.public is not None:
         if pretrain_epochs:
-            pretrain(network, inputs(method, splits.public, ratio), pretrain_epochs, seed)
+            pretrain(network, inputs(method, splits.public, kept.ratio), pretrain_epochs, seed)
         few = Examples(splits.public.x[:PUBLIC_IMAGES], splits.public.y[:PUBLIC_IMAGES])
-        few = inputs(method, few, ratio)
-    projections = spectrum(method, network, few, ratio, rank)
+        few = inputs(method, few, kept.ratio)
+    projections = spectrum(method, network, few, kept)
     return Start(method, network, projections, Splits(splits.variant, train, validation, test, few))
 
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spectral_dp._methods import CONTROLS, METHODS, SUBSPACES, Training
-from spectral_dp._projections import FFTLowPass
+from spectral_dp._methods import CONTROLS, METHODS, SUBSPACES, Kept, Training
+from spectral_dp._projections import DCTLowPass, FFTLowPass
 from spectral_dp._results import accuracy_table, gain_table, plot
 from spectral_dp._trials import Start, fit, load, noise, start
 from spectral_dp.models import MODELS
@@ -41,6 +41,8 @@ class Settings:
     delta : float
     ratio : float
         Of the band that is kept of an image, along both axes.
+    kernel_ratio : float
+        Of the cosines that are kept of a convolution's kernel, along both axes.
     rank : int
         Directions that the subspaces keep of the inputs of every layer but the first.
     examples : int
@@ -58,17 +60,19 @@ class Settings:
     methods: tuple[str, ...] = ("dp-sgd", "low-passed", "pooled", "filter")
     epsilons: tuple[float, ...] = (1.0,)
     delta: float = 1e-5
-    ratio: float = 0.25
+    ratio: float = 0.5
+    kernel_ratio: float = 0.6
     rank: int = 16
     examples: int = 0
     pretrain_epochs: int = 0
     epochs: int = 10
     batch_size: int = 256
-    max_grad_norm: float = 0.1
-    lrs: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0)
+    max_grad_norm: float = 2.0
+    lrs: tuple[float, ...] = (0.0125, 0.025, 0.05, 0.1, 0.2)
 
     def __post_init__(self) -> None:
         FFTLowPass(self.ratio)
+        DCTLowPass(self.kernel_ratio)
         if self.model not in MODELS:
             raise UnknownNameError("model", self.model, MODELS)
         for method in self.methods:
@@ -122,10 +126,8 @@ def compare(run: Run[Settings]) -> None:
         first: Start | None = None
         for index in run.stage(method, len(candidates)):
             if first is None:
-                pretrain_epochs = settings.pretrain_epochs
-                first = start(
-                    settings.model, method, splits, settings.ratio, settings.rank, pretrain_epochs, run.seed
-                )
+                kept = Kept(settings.ratio, settings.kernel_ratio, settings.rank)
+                first = start(settings.model, method, splits, kept, settings.pretrain_epochs, run.seed)
             epsilon, lr = candidates[index]
             how = Training(
                 noise_multiplier=multipliers[epsilon],
@@ -178,7 +180,7 @@ run = Experiment(
     full=Settings(
         methods=("dp-sgd", "low-passed", "pooled", "filter", "paper"),
         epsilons=(1.0, 2.0, 4.0, 8.0),
-        lrs=(0.125, 0.25, 0.5, 1.0, 2.0, 4.0),
+        lrs=(0.00625, 0.0125, 0.025, 0.05, 0.1, 0.2, 0.4),
     ),
     datasets=("mnist-5k", "mnist", "fashion-mnist", "cifar10"),
     tables={"accuracy": accuracy_table, "gain": gain_table},

@@ -1,21 +1,21 @@
 """The search for the settings that ``spectral-dp run`` holds fixed, on Fashion-MNIST.
 
-A coordinate search: the ratio of the band, the clipping bound, the batch and the epochs are tried in this
-order, each with the others at their best value so far. A value's worth is the mean over the methods of the
-best validation accuracy among the learning rates. As the bound scales the update, a rate is tried as the
-largest step of one sample, the rate times the bound. No test split is read, nor any image of MNIST. What
-the search spends of privacy is not charged.
+A coordinate search: the ratios of what is kept, the clipping bound, the batch and the epochs are tried in
+this order, each with the others at their best value so far. A value's worth is the mean over the methods
+of the best validation accuracy among the learning rates. As the bound scales the update, a rate is tried as
+the largest step of one sample, the rate times the bound. No test split is read, nor any image of MNIST.
+What the search spends of privacy is not charged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from spectral_dp._methods import METHODS, SUBSPACES, Training
+from spectral_dp._methods import METHODS, SUBSPACES, Kept, Training
 from spectral_dp._projections import FFTLowPass
 from spectral_dp._trials import Splits, fit, load, noise, start
 from spectral_dp.models import MODELS
@@ -24,6 +24,7 @@ from tenfold.experiment import Experiment, Record, Run, Table, estimate
 
 AXES = {
     "ratio": "ratios",
+    "kernel_ratio": "kernel_ratios",
     "max_grad_norm": "max_grad_norms",
     "batch_size": "batch_sizes",
     "epochs": "epochs",
@@ -44,10 +45,14 @@ class Settings:
     examples : int
         Training examples, the first ones; as many as mnist-5k has. 0 for all.
     ratios : tuple of float
+        Of the band of an image.
+    kernel_ratios : tuple of float
+        Of the cosines of a convolution's kernel.
     max_grad_norms : tuple of float
     batch_sizes : tuple of int
     epochs : tuple of int
-        Of the four, the values to try; the search starts from the first ones.
+        Of the five, the values to try; the search starts from the first ones, and passes over settings
+        with one value.
     steps : tuple of float
         Learning rates times the bound.
     """
@@ -58,10 +63,11 @@ class Settings:
     delta: float = 1e-5
     examples: int = 3500
     ratios: tuple[float, ...] = (0.25, 0.1, 0.5)
-    max_grad_norms: tuple[float, ...] = (0.1, 0.03, 0.5)
+    kernel_ratios: tuple[float, ...] = (0.6,)
+    max_grad_norms: tuple[float, ...] = (1.0, 0.1, 0.5, 2.0, 4.0)
     batch_sizes: tuple[int, ...] = (256, 128, 512)
     epochs: tuple[int, ...] = (10, 5, 20)
-    steps: tuple[float, ...] = (0.05, 0.1, 0.2)
+    steps: tuple[float, ...] = (0.05, 0.1, 0.2, 0.4)
 
     def __post_init__(self) -> None:
         if self.model not in MODELS:
@@ -74,7 +80,7 @@ class Settings:
             values = getattr(self, name)
             if not values or (name != "methods" and min(values) <= 0):
                 raise SettingError(f"{name} {values}", "one positive value or more", "Correct it with --set.")
-        for ratio in self.ratios:
+        for ratio in (*self.ratios, *self.kernel_ratios):
             FFTLowPass(ratio)
         if not (self.epsilon > 0 and 0 < self.delta < 1) or self.examples < 0:
             raise SettingError(
@@ -90,8 +96,7 @@ def search(run: Run[Settings]) -> None:
     splits = load(run.dataset, settings.examples)
     run.variant = splits.variant
     chosen = {axis: getattr(settings, values)[0] for axis, values in AXES.items()}
-    for axis, values in AXES.items():
-        tried = getattr(settings, values)
+    for axis, tried in _searched(asdict(settings)):
         for index in run.stage(axis, len(tried)):
             candidate = chosen | {axis: tried[index]}
             batch_size, epochs = candidate["batch_size"], candidate["epochs"]
@@ -103,13 +108,20 @@ def search(run: Run[Settings]) -> None:
         run.metric(f"chosen/{axis}", chosen[axis])
 
 
+def _searched(settings: Mapping[str, Any]) -> Iterator[tuple[str, Sequence[float]]]:
+    """Yield the settings that have several values, and these."""
+    for axis, values in AXES.items():
+        if len(settings[values]) > 1:
+            yield axis, settings[values]
+
+
 def _validation(
     run: Run[Settings], method: str, splits: Splits, candidate: dict[str, Any], multiplier: float
 ) -> Iterator[float]:
     """Yield the accuracy on the validation split of every learning rate."""
     settings = run.settings
-    ratio, bound = candidate["ratio"], candidate["max_grad_norm"]
-    first = start(settings.model, method, splits, ratio, 1, 0, run.seed)
+    kept = Kept(candidate["ratio"], candidate["kernel_ratio"])
+    first, bound = start(settings.model, method, splits, kept, 0, run.seed), candidate["max_grad_norm"]
     for step in settings.steps:
         how = Training(
             noise_multiplier=multiplier,
@@ -126,8 +138,8 @@ def search_table(records: Sequence[Record]) -> Table:
     """Tabulate what was tried, in its order, and what was chosen for it."""
     settings = records[0].settings
     rows = []
-    for axis, values in AXES.items():
-        for index, value in enumerate(settings[values]):
+    for axis, tried in _searched(settings):
+        for index, value in enumerate(tried):
             found = [
                 [record.history[f"{axis}/{method}"][index] for record in records]
                 for method in settings["methods"]
@@ -147,7 +159,9 @@ tune = Experiment(
     command="tune",
     body=search,
     quick=Settings(),
-    full=Settings(methods=("dp-sgd", "low-passed", "pooled", "filter"), steps=(0.025, 0.05, 0.1, 0.2, 0.4)),
+    full=Settings(
+        methods=("dp-sgd", "low-passed", "pooled", "filter"), steps=(0.025, 0.05, 0.1, 0.2, 0.4, 0.8)
+    ),
     datasets=("fashion-mnist",),
     tables={"search": search_table},
 )
