@@ -161,22 +161,21 @@ def _by_plain_overlap(
 ) -> bool:
     """Pair as SORT does where that needs no assignment, and return whether it does not."""
     n, m = len(rows), len(boxes)
-    best, gains = np.full(n, FREE), np.zeros(n)
-    clear, claimed = np.zeros(m, np.bool_), np.zeros(m, np.bool_)
+    best, clear, claimed = np.full(n, FREE), np.zeros(m, np.bool_), np.zeros(m, np.bool_)
     any_clear, unique, distinct = False, True, True
     for d in range(n):
         if partners[d] != FREE:
             continue
-        before = 0
+        its_clear, most = False, 0.0
         for t in range(m):
             gain = overlap(rows, d, boxes, t)
             if gain <= 0 or taken[t] or (per_class and classes[t] != rows[d, 5]):
                 continue
             if gain > limit:
-                unique = unique and before == 0 and not clear[t]
-                before, clear[t], any_clear = 1, True, True
-            if gain > gains[d]:
-                best[d], gains[d] = t, gain
+                unique = unique and not its_clear and not clear[t]
+                its_clear = clear[t] = any_clear = True
+            if gain > most:
+                best[d], most = t, gain
         if best[d] != FREE:
             distinct = distinct and not claimed[best[d]]
             claimed[best[d]] = True
@@ -185,8 +184,10 @@ def _by_plain_overlap(
         return False
     # Where all want different tracks, those they want most are the most overlap there is.
     for d in range(n):
-        if best[d] != FREE and (gains[d] > limit if shortcut else gains[d] >= limit):
-            partners[d] = best[d]
+        if best[d] != FREE:
+            gain = overlap(rows, d, boxes, best[d])
+            if gain > limit or (gain == limit and not shortcut):
+                partners[d] = best[d]
     return True
 
 
@@ -207,8 +208,11 @@ def _by_candidates(
 ) -> None:
     """Pair candidates so that their gains add up to most."""
     n, m = len(rows), len(boxes)
-    ends, gains, count = np.empty((2 * (n + m), 2), np.int64), np.empty(2 * (n + m)), 0
-    work = np.empty((10, 4))
+    few = n * m <= SMALL
+    cost = np.full((n, m) if few else (0, 0), np.inf)
+    room = 0 if few else 2 * (n + m)
+    ends, gains, count = np.empty((room, 2), np.int64), np.empty(room), 0
+    work = np.empty((10 if kind >= MAHALANOBIS else 0, 4))
     for d in range(n):
         if partners[d] != FREE:
             continue
@@ -225,13 +229,20 @@ def _by_candidates(
                 gain = limit - distance(kind, limit, filters, t, z, noise, errors, d, work)
             if not gain >= 0:
                 continue
+            if few:
+                cost[d, t] = -gain
+                continue
             if count == len(gains):
                 ends, gains = np.concatenate((ends, ends)), np.concatenate((gains, gains))
             ends[count, 0], ends[count, 1], gains[count] = d, t, gain
             count += 1
-    if count == 0:
-        return
-    _most_gain(ends[:count], gains[:count], partners, m)
+    if few:
+        chosen = assign_within(cost, 0.0)
+        for d in range(n):
+            if chosen[d] >= 0:
+                partners[d] = chosen[d]
+    elif count:
+        _most_gain(ends[:count], gains[:count], partners, m)
     if kind == IOU:
         for d in range(n):
             t = partners[d]
@@ -241,17 +252,8 @@ def _by_candidates(
 
 @compiled
 def _most_gain(ends: Ints, gains: Floats, partners: Ints, tracks: int) -> None:
-    """Pair by candidates of no negative gain; where they are many, each set that they connect by itself."""
+    """Pair by candidates of no negative gain, each set of them that they connect by itself."""
     n = len(partners)
-    if n * tracks <= SMALL:
-        cost = np.full((n, tracks), np.inf)
-        for e in range(len(ends)):
-            cost[ends[e, 0], ends[e, 1]] = -gains[e]
-        chosen = assign_within(cost, 0.0)
-        for d in range(n):
-            if chosen[d] >= 0:
-                partners[d] = chosen[d]
-        return
     group = np.arange(n + tracks)
     for e in range(len(ends)):
         a, b = _root(group, ends[e, 0]), _root(group, n + ends[e, 1])

@@ -66,9 +66,7 @@ def rows_of(detections: ArrayLike | Detections, unit: str) -> Floats:
     """
     if isinstance(detections, Detections):
         check_unit(detections.unit, unit)
-        rows = np.empty((len(detections), 6))
-        rows[:, :4], rows[:, 4], rows[:, 5] = detections.boxes, detections.scores, detections.classes
-        return rows
+        return detections.rows
     values = np.asarray(detections, dtype=np.float64)
     if values.size == 0:
         return np.empty((0, 6))
@@ -131,13 +129,10 @@ def pack(
     present = [detections for detections in given if detections is not None]
     for other in {detections.unit for detections in present}:
         check_unit(other, unit)
-    boxes = [np.empty((0, 4)), *(detections.boxes for detections in present)]
+    parts = [detections.rows for detections in present]
     starts = np.zeros(len(given) + 1, np.int64)
-    starts[1:] = np.cumsum([0 if detections is None else len(detections.boxes) for detections in given])
-    rows = np.empty((starts[-1], 6))
-    rows[:, :4] = np.concatenate(boxes)
-    rows[:, 4] = np.concatenate([np.empty(0), *(detections.scores for detections in present)])
-    rows[:, 5] = np.concatenate([np.empty(0, np.int64), *(detections.classes for detections in present)])
+    np.cumsum([0 if each is None else len(each.rows) for each in given], out=starts[1:])
+    rows = np.concatenate(parts) if parts else np.empty((0, 6))
     return Frames(
         numbers, _steps(times, len(given)), starts, rows, _errors_of(present, rows, uncertainty, space)
     )

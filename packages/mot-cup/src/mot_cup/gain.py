@@ -13,6 +13,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ from tenfold import SettingError
 from tenfold.experiment import Experiment, Record, Run, Table, estimate
 
 TUNED = ("constant", "covariance")
-MISREPORTED: dict[str, dict[str, float]] = {
+MISREPORTED: dict[str, dict[str, Any]] = {
     "as they are": {},
     "half the deviations": {"reported_scale": 0.5},
     "twice the deviations": {"reported_scale": 2.0},
