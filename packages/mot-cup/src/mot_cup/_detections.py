@@ -9,7 +9,7 @@ unit.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -139,6 +139,11 @@ class Detections:
     unit : str
         Of length, of the boxes.
 
+    Attributes
+    ----------
+    rows : ndarray of float64
+        Shape (n, 6): corners, score and class together, as compiled code takes them.
+
     Raises
     ------
     DataError
@@ -152,6 +157,7 @@ class Detections:
     classes: NDArray[np.int64] = None  # type: ignore[assignment]
     covariance: BoxCovariance | None = None
     unit: str = "px"
+    rows: Floats = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         boxes = np.asarray(self.boxes, dtype=np.float64)
@@ -180,7 +186,9 @@ class Detections:
         _refuse(boxes, np.isfinite(boxes).all(1), "finite corners")
         _refuse(boxes, (boxes[:, 2:] > boxes[:, :2]).all(1), "x1 < x2 and y1 < y2")
         _refuse(scores, ~np.isnan(scores), "a number for a score")
-        for name, value in (("boxes", boxes), ("scores", scores), ("classes", classes)):
+        rows = np.empty((n, 6))
+        rows[:, :4], rows[:, 4], rows[:, 5] = boxes, scores, classes
+        for name, value in (("boxes", boxes), ("scores", scores), ("classes", classes), ("rows", rows)):
             object.__setattr__(self, name, value)
 
     @classmethod

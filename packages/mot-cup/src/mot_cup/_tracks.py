@@ -93,6 +93,10 @@ class Tracks:
     def __len__(self) -> int:
         return len(self.frames)
 
+    def __getitem__(self, rows: NDArray[np.bool_] | slice) -> Tracks:
+        """Return some of the rows."""
+        return Tracks(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+
     def by_frame(self) -> Iterator[tuple[int, slice]]:
         """Yield every frame that has boxes, and its rows."""
         starts = np.flatnonzero(np.diff(self.frames, prepend=self.frames[:1] - 1))

@@ -1,0 +1,1 @@
+"""The parts of `mot_cup.conformal`, which is their public face."""

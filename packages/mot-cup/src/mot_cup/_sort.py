@@ -1,0 +1,129 @@
+"""SORT, with and without the uncertainty of its detections.
+
+With uncertainty off this is Bewley's tracker: constant noise in pixels, overlap of at least `iou_threshold`,
+the state ``xysr``. With ``uncertainty="covariance"`` the measurement's covariance is the detection's own, in
+the unit and coordinates that it was declared in, in an exact filter; the state is then ``xywh``, whose noise
+grows with the box, as SORT's constants are of little use beside honest measurements (they let the area
+wander by two pixels squared a frame whatever its size).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mot_cup._association import Stage, stage_table
+from mot_cup._boxes import Floats
+from mot_cup._filterpy import FilterpyModel, FilterpyTracks
+from mot_cup._noise import NOISE, Noise, PaperCompat, Uncertainty
+from mot_cup._sort_step import TRACE, run
+from mot_cup._state_models import StateModel, model_number
+from mot_cup._tracker import CAPACITY, Tracker
+from mot_cup._tracks import Ints
+from tenfold import SettingError
+
+NO_TRACE = np.empty((0, TRACE))
+
+
+class Sort(Tracker):
+    """Simple online and realtime tracking.
+
+    Parameters
+    ----------
+    max_age : float
+        Frames that a track is kept without a detection.
+    min_hits : int
+        Detections in a row, beyond its first, after which a track is reported; in the first `min_hits` frames
+        all are.
+    iou_threshold : float
+        Least overlap of a detection with the track it is taken for. Not used where `stages` are given.
+    stages : sequence of Stage, optional
+        Stages of association.
+    state : {"xysr", "xyah", "xywh"} or FilterpyModel, optional
+        State model: ``"xywh"`` with the detections' covariances, else ``"xysr"``; or the user's own.
+    noise : Noise, optional
+        Variances of the filter, in the coordinates of the state; by default those of the model
+        (`mot_cup.NOISE`). A `FilterpyModel` has its own.
+    uncertainty : {"off", "covariance"} or PaperCompat
+        ``"covariance"``: that of each detection is R, and P of the position of a track that it begins.
+        `PaperCompat`: its variances are R as in the paper's code.
+    per_class : bool
+        A track is of one class and takes detections of that class alone.
+    unit : str
+        Of length. Detections in another are refused.
+
+    Raises
+    ------
+    SettingError, UnknownNameError
+        A setting is impossible.
+
+    Notes
+    -----
+    Scores are passed on and not used, and are 1 where there are none.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_age: float = 1,
+        min_hits: int = 3,
+        iou_threshold: float = 0.3,
+        stages: Sequence[Stage] | None = None,
+        state: StateModel | FilterpyModel | None = None,
+        noise: Noise | None = None,
+        uncertainty: Uncertainty = "off",
+        per_class: bool = False,
+        unit: str = "px",
+    ) -> None:
+        if not 0 <= max_age < np.inf or min_hits < 0 or int(min_hits) != min_hits:
+            raise SettingError(
+                f"max_age {max_age} and min_hits {min_hits}", "0 or more, min_hits whole", "Correct them."
+            )
+        if uncertainty not in ("off", "covariance") and not isinstance(uncertainty, PaperCompat):
+            raise SettingError(
+                f"uncertainty {uncertainty!r}", '"off", "covariance" or a PaperCompat', "Choose one of them."
+            )
+        if stages is not None and not stages:
+            raise SettingError("no stage of association", "one or more", "Give a Stage.")
+        self._stages = stage_table(stages or [Stage("iou", iou_threshold)])
+        self._rules = float(max_age), int(min_hits), bool(per_class)
+        if isinstance(state, FilterpyModel):
+            if noise is not None:
+                raise SettingError(
+                    "noise beside a FilterpyModel", "one of the two", "Let its filters have it."
+                )
+            self._own: FilterpyModel | None = state
+            super().__init__(state.space, uncertainty, unit)
+        else:
+            model: StateModel = state or ("xywh" if uncertainty == "covariance" else "xysr")
+            self._own = None
+            self._number = model_number(model)
+            self._noise = (noise or NOISE[model]).table()
+            super().__init__(model, uncertainty, unit)
+
+    def _begin(self) -> None:
+        self._counts, self._counters = np.zeros((CAPACITY, 4)), np.array([0, 1, 0])
+        if self._own is not None:
+            self._tracks = FilterpyTracks(self._own, self._stages, *self._rules)
+
+    def _run(self, rows: Floats, starts: Ints, errors: Floats, steps: Floats, out: Floats) -> Ints:
+        if self._own is not None:
+            return self._tracks.run(rows, starts, errors, steps, out)
+        self._filters, self._counts, ends = run(
+            self._filters,
+            self._counts,
+            self._counters,
+            rows,
+            starts,
+            errors,
+            steps,
+            out,
+            NO_TRACE,
+            self._noise,
+            self._stages,
+            self._number,
+            *self._rules,
+            self.uncertainty == "covariance",
+        )
+        return ends

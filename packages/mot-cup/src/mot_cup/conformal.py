@@ -1,0 +1,59 @@
+"""Conformal calibration of a detector's uncertainty.
+
+>>> matches = pooled([match(detections, truth) for detections, truth in sequences])  # doctest: +SKIP
+>>> calibration = calibrate(matches, level=0.9973)                                   # doctest: +SKIP
+>>> calibration.save(Path("calibration.json"))                                       # doctest: +SKIP
+>>> calibrated = calibration.apply(frame)                                            # doctest: +SKIP
+
+Split conformal (`calibrate`, `conformal_quantiles`) covers what is exchangeable with the calibration data.
+`AdaptiveConformal` keeps the coverage on a stream that is not, where labels come in after their frame;
+`InnovationConformal` follows a filter's innovations where none do, and is only as good as the filter.
+Coverage is always of *matched* detections: see `match`.
+"""
+
+from mot_cup._conformal.adaptive import (
+    AdaptiveConformal,
+    Assessment,
+    Stream,
+    Tracked,
+    assess,
+    choose_step,
+)
+from mot_cup._conformal.calibration import Calibration, calibrate
+from mot_cup._conformal.innovations import InnovationConformal
+from mot_cup._conformal.matching import Matches, match, pooled
+from mot_cup._conformal.split import (
+    PAPER_LEVEL,
+    Region,
+    bonferroni_quantiles,
+    conformal_quantiles,
+    max_score_quantiles,
+    normal_deviations,
+    region_quantiles,
+    scaled_sigma,
+    smallest_size,
+)
+
+__all__ = [
+    "PAPER_LEVEL",
+    "AdaptiveConformal",
+    "Assessment",
+    "Calibration",
+    "InnovationConformal",
+    "Matches",
+    "Region",
+    "Stream",
+    "Tracked",
+    "assess",
+    "bonferroni_quantiles",
+    "calibrate",
+    "choose_step",
+    "conformal_quantiles",
+    "match",
+    "max_score_quantiles",
+    "normal_deviations",
+    "pooled",
+    "region_quantiles",
+    "scaled_sigma",
+    "smallest_size",
+]
