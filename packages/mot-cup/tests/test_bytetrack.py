@@ -114,12 +114,41 @@ def test_what_the_measure_for_what_is_left_over_adds() -> None:
     assert len(set(without.ids.tolist())) == 2
 
 
+@pytest.mark.parametrize(("begins", "score", "taken"), [(1, 0.05, True), (2, 0.3, True), (2, 0.05, False)])
+def test_which_scores_the_measure_for_what_is_left_over_takes(begins: int, score: float, taken: bool) -> None:
+    """A track of one detection takes no score below the least; those begun in frame 1 count as confirmed."""
+    covariance = BoxCovariance.diagonal([[9.0] * 4], "xywh", "px")
+    frames = {1: Detections(np.empty((0, 4))), begins: Detections(BOX, [0.9], covariance=covariance)}
+    frames[begins + 1] = Detections(at(3), [score], covariance=covariance)
+    tracker = ByteTrack(uncertainty="covariance", leftover=Stage("mahalanobis", 40))
+    assert (begins + 1 in tracker.track(frames).frames) == taken
+
+
 def test_low_scores_only_prolong_tracks() -> None:
     frames = [Detections(BOX + step, [score]) for step, score in enumerate([0.9, 0.9, 0.3, 0.3, 0.9])]
     tracks = ByteTrack().track(frames)
     assert tracks.frames.tolist() == [1, 2, 3, 4, 5]
     assert len(set(tracks.ids.tolist())) == 1
     assert len(ByteTrack().track(frames[2:4])) == 0
+
+
+@pytest.mark.parametrize("before", [1, 5])
+def test_of_two_tracks_on_one_place_the_longer_lived_stays_or_else_the_lost(before: int) -> None:
+    """Pairs must be closer than duplicates, so that a box nearby begins a second track."""
+    tracker = ByteTrack(match_thresh=0.05)
+    ids = [out[0, 4] for out in (tracker.update(BOX) for _ in range(before))]
+    assert len(tracker.update(at(1))) == 0
+    assert tracker.update(BOX)[:, 4].tolist() == [ids[0]]
+
+
+def test_a_lost_track_ends_below_a_longer_lived_one() -> None:
+    both, gone = Detections(np.concatenate([BOX, at(101)])), Detections(np.empty((0, 4)))
+    passing = [Detections(at(x)) for x in range(99, -99, -2)]
+    tracker = ByteTrack(track_buffer=1000)
+    ended = tracker.track([both, both, *passing, Detections(BOX), Detections(BOX)])
+    found = tracker.track([both, both, *[gone] * len(passing), Detections(BOX), Detections(BOX)])
+    assert ended.ids.tolist() == [1, 2, 1, 2] + [2] * len(passing) + [3]
+    assert found.ids.tolist() == [1, 2, 1, 2, 1, 1]
 
 
 @pytest.mark.parametrize(("frame_rate", "kept"), [(30, True), (10, False)])

@@ -193,9 +193,9 @@ def test_without_an_earlier_message_an_object_may_be_anywhere_its_speed_allows()
 
 def test_predictions_are_as_right_as_they_are_sure() -> None:
     generator = np.random.default_rng(5)
-    motion, n = Motion(speed=3, acceleration=0.7), 400
+    motion, n = Motion(speed=3, acceleration=1.5), 400
     places = np.stack(np.meshgrid(np.arange(20) * 500.0, np.arange(20) * 500.0), -1).reshape(-1, 2)
-    covariances = random_covariances(generator, 2 * n).reshape(2, n, 4, 4)
+    covariances = 0.05 * random_covariances(generator, 2 * n).reshape(2, n, 4, 4)
     sizes = np.full((n, 2), 40.0)
     velocity = motion.speed * generator.normal(size=(n, 2))
     trace, steps = [places], 200

@@ -27,11 +27,12 @@ def at(x: float) -> Floats:
     delta_t=st.integers(1, 5),
     max_age=st.integers(0, 8),
     min_hits=st.integers(0, 3),
+    state=st.booleans(),
 )
 def test_tracks_are_those_of_the_slow_tracker(
-    seed: int, low: bool, generalised: bool, delta_t: int, max_age: int, min_hits: int
+    seed: int, low: bool, generalised: bool, delta_t: int, max_age: int, min_hits: int, state: bool
 ) -> None:
-    frames = crowd(seed, frames=25)
+    frames = crowd(seed, frames=25, objects=10, side=120)
     tracker = OCSort(
         det_thresh=0.4,
         use_byte=low,
@@ -40,6 +41,7 @@ def test_tracks_are_those_of_the_slow_tracker(
         inertia=0.6,
         max_age=max_age,
         min_hits=min_hits,
+        report="state" if state else "detection",
     )
     slow = ocsort(
         frames,
@@ -50,6 +52,7 @@ def test_tracks_are_those_of_the_slow_tracker(
         inertia=0.6,
         max_age=max_age,
         min_hits=min_hits,
+        report_state=state,
     )
     assert len(slow) > 10
     same(tracker.track(frames), slow)
@@ -58,7 +61,7 @@ def test_tracks_are_those_of_the_slow_tracker(
 @settings(deadline=None, max_examples=8)
 @given(seed=st.integers(0, 10**6))
 def test_an_exact_covariance_is_that_of_whole_matrices(seed: int) -> None:
-    frames = crowd(seed, frames=25)
+    frames = crowd(seed, frames=25, objects=10, side=120)
     tracker = OCSort(det_thresh=0.3, min_hits=1, uncertainty="covariance")
     slow = ocsort(frames, high=0.3, min_hits=1, space="xywh", uncertain=True)
     same(tracker.track(frames), slow, atol=1e-8)
@@ -94,6 +97,17 @@ def test_a_track_is_found_where_it_was_last_seen() -> None:
     there = seen[12]
     frames = {**seen, 30: there, 31: there}
     assert len(set(OCSort().track(frames).ids.tolist())) == 1
+
+
+@pytest.mark.parametrize(("uncertainty", "tracks"), [("off", 1), ("covariance", 2)])
+def test_a_track_of_one_detection_is_a_point_as_published_and_not_known_else(
+    uncertainty: Any, tracks: int
+) -> None:
+    covariance = BoxCovariance.diagonal([[1.0] * 4], "xywh", "px")
+    boxes = [[[200.0, 200.0, 230.0, 240.0]], [[0.0, 0.0, 30.0, 40.0]]]
+    frames = [Detections(np.array(box), covariance=covariance) for box in boxes]
+    found = OCSort(recovery="giou", uncertainty=uncertainty).track(frames)
+    assert len(set(found.ids.tolist())) == tracks
 
 
 def test_coordinates_below_zero_are_coordinates() -> None:

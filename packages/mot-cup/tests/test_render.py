@@ -1,5 +1,6 @@
 """What is drawn, by its pixels; and what is written."""
 
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -149,6 +150,20 @@ def test_a_video_without_its_extra_says_what_to_install(
     with pytest.raises(MissingExtraError, match=r"pip install 'mot-cup\[video\]'"):
         render(tmp_path / "clip.mp4", TRACKS)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_clip_of_the_readme_is_made_by_its_example_and_is_small(tmp_path: Path) -> None:
+    package = Path(__file__).parents[1]
+    specification = importlib.util.spec_from_file_location("clip", package / "examples" / "scene_clip.py")
+    assert specification is not None
+    assert specification.loader is not None
+    example = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(example)
+    example.clip(tmp_path / "clip.gif", frames=4)
+    with Image.open(tmp_path / "clip.gif") as made, Image.open(package / "docs" / "scene.gif") as kept:
+        assert (made.n_frames, kept.n_frames) == (4, 42)
+        assert made.size == kept.size
+    assert (package / "docs" / "scene.gif").stat().st_size < 300_000
 
 
 def test_a_scene_s_streets_are_where_its_cars_drive() -> None:

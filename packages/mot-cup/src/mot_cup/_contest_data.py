@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 
 from mot_cup._boxes import Floats, to_space
-from mot_cup._contest import Clip
+from mot_cup._contest import Candidate, Clip, best, judge
 from mot_cup._detections import BoxCovariance, Detections
 from mot_cup._preprocessing import kitti
 from mot_cup._tracking_data import tracking_folder
@@ -48,6 +48,15 @@ class Contest:
     folds: Sequence[Callable[[], Fold]]
     frames: Mapping[str, Sequence[str]]
     per_height: bool = False
+
+
+def tune(contest: Contest, method: str, fold: Fold, candidates: Sequence[Candidate]) -> Candidate:
+    """Return the candidate of most HOTA on the clips to tune on."""
+    if len(candidates) == 1:
+        return candidates[0]
+    return candidates[
+        best([[judge(method, item, clip, contest.per_height) for clip in fold.tune] for item in candidates])
+    ]
 
 
 def simulated(

@@ -1,4 +1,4 @@
-"""The tables of ``mot-cup run`` and ``mot-cup gain``."""
+"""The table of ``mot-cup run``."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from mot_cup._boxes import Floats
-from mot_cup._contest import METHODS, Candidate, best, draw, judge
-from mot_cup._contest_data import Contest, Fold, kitti_cars, simulated, v2x_sim
+from mot_cup._contest import METHODS, draw, judge
+from mot_cup._contest_data import Contest, kitti_cars, simulated, tune, v2x_sim
 from mot_cup._contest_tables import methods_table
 from mot_cup.metrics import Scores, average, combine
 from mot_cup.simulation import SceneSettings
@@ -108,15 +108,6 @@ def compare(run: Run[Settings]) -> None:
                 scores = judge(method, chosen, clip, contest.per_height)
                 judged.scores[method].append((clip.group, clip.view, scores))
     _report(run, judged)
-
-
-def tune(contest: Contest, method: str, fold: Fold, candidates: Sequence[Candidate]) -> Candidate:
-    """Return the candidate of most HOTA on the clips to tune on."""
-    if len(candidates) == 1:
-        return candidates[0]
-    return candidates[
-        best([[judge(method, item, clip, contest.per_height) for clip in fold.tune] for item in candidates])
-    ]
 
 
 def _contest(run: Run[Settings]) -> Contest:

@@ -8,7 +8,7 @@ second; validation). `check_identities` counts such pairs. A fast object makes s
 its last two boxes put it at constant velocity, or where it was if it has one box only. With D the distance of
 centres, w, h the sides of the last box, and w', h' those of a box of the new frame, the two cost
 
-    (D + (|w - w'| + |h - h'|) / 2) / sqrt(w h)
+    (D + (abs(w - w') + abs(h - h')) / 2) / sqrt(w h)
 
 and the pairs are those of most total gain under the limit `reach`, all pairs weighed at once
 (`mot_cup._assignment`). A box without a pair begins a new identity. The published identities have no say.

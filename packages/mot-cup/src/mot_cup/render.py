@@ -378,7 +378,7 @@ def _write_gif(path: Path, images: list[Image.Image], frame_rate: float) -> None
     flat = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
     indices = [np.asarray(image) for image in flat]
     for image, before, after in zip(flat[1:], indices, indices[1:], strict=False):
-        image.putdata(np.where(before == after, COLOURS, after).ravel().tolist())
+        image.frombytes(np.where(before == after, COLOURS, after).astype(np.uint8).tobytes())
     write_whole(
         path,
         lambda temporary: flat[0].save(

@@ -201,6 +201,7 @@ def ocsort(
     inertia: float = 0.2,
     generalised: bool = False,
     uncertain: bool = False,
+    report_state: bool = False,
 ) -> Tracks:
     q = np.diag([1, 1, 1, 1, 1e-2, 1e-2, 1e-4, 0])
     fixed_r, first_p = np.diag([1.0, 1, 10, 10]), np.diag([10.0] * 4 + [1e4] * 3 + [0])
@@ -341,7 +342,7 @@ def ocsort(
         for t in tracks:
             if t.seen == frame and (t.streak >= min_hits or frame <= min_hits):
                 d = matched[id(t)]
-                box = boxes[d] if t.observations and not uncertain else corners(t)
+                box = boxes[d] if t.observations and not (uncertain or report_state) else corners(t)
                 rows.append((frame, t.id, box, float(scores[d]), int(detections.classes[d]), d))
         tracks = [t for t in tracks if frame - t.seen <= max_age]
 
@@ -369,10 +370,12 @@ def same(a: Tracks, b: Tracks, atol: float = 1e-9) -> None:
     np.testing.assert_allclose(a.boxes[first], b.boxes[second], rtol=0, atol=atol)
 
 
-def crowd(seed: int, *, frames: int = 60, objects: int = 8, kinds: int = 1) -> list[Detections]:
+def crowd(
+    seed: int, *, frames: int = 60, objects: int = 8, kinds: int = 1, side: float = 300
+) -> list[Detections]:
     """Simulate boxes that cross, are missed, seen with low scores, and false ones, with correlated errors."""
     generator = np.random.default_rng(seed)
-    place = generator.uniform(0, 300, (objects, 2))
+    place = generator.uniform(0, side, (objects, 2))
     speed = generator.normal(0, 5, (objects, 2))
     size = generator.uniform(20, 60, (objects, 2))
     kind = generator.integers(0, kinds, objects)
@@ -382,7 +385,7 @@ def crowd(seed: int, *, frames: int = 60, objects: int = 8, kinds: int = 1) -> l
         speed += generator.normal(0, 0.5, speed.shape)
         missed = generator.random(objects) < 0.25
         n_false = int(generator.integers(0, 3))
-        centre = np.concatenate([place[~missed], generator.uniform(0, 300, (n_false, 2))])
+        centre = np.concatenate([place[~missed], generator.uniform(0, side, (n_false, 2))])
         sizes = np.concatenate([size[~missed], generator.uniform(10, 60, (n_false, 2))])
         n = len(centre)
         root = generator.normal(0, 1, (n, 4, 4)) * generator.uniform(0.1, 1, (n, 1, 1))

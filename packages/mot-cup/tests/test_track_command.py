@@ -1,0 +1,78 @@
+"""The command track, from the files of a simulated scene to tracks that eval reads."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mot_cup import ByteTrack, OCSort, Sort
+from mot_cup.cli import app
+from mot_cup.io import read_detections, read_tracks
+from mot_cup.track_command import make
+from tenfold import DataError, SettingError, UnknownNameError
+
+
+def command(*arguments: str | Path) -> None:
+    app([str(argument) for argument in arguments], standalone_mode=False)
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scene")
+    command("simulate", "-o", folder, "--frames", "30", "--cars", "20", "--agents", "2")
+    return folder
+
+
+def test_a_folder_of_sequences_is_tracked_and_judged(scene: Path, tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    command("track", scene, "-o", tmp_path / "out", "--uncertainty", "covariance", "--json", figures)
+    rows = json.loads(figures.read_text())["sequences"]
+    assert [row["sequence"] for row in rows] == ["agent-1", "agent-2", "early", "late"]
+    for row in rows:
+        written = read_tracks(tmp_path / "out" / f"{row['sequence']}.txt")
+        expected = Sort(uncertainty="covariance").track(
+            read_detections(scene / row["sequence"] / "det" / "det.txt")
+        )
+        assert written.frames.tolist() == expected.frames.tolist()
+        assert written.ids.tolist() == expected.ids.tolist()
+        assert np.abs(written.boxes - expected.boxes).max() < 1e-9
+        assert row["boxes"] == len(written)
+    command("eval", "--gt", scene, "--tracks", tmp_path / "out", "--json", tmp_path / "eval.json")
+    assert json.loads((tmp_path / "eval.json").read_text())["combined"]["MOTA"] > 0.2
+
+
+def test_calibrated_covariances_are_what_the_filter_gets(scene: Path, tmp_path: Path) -> None:
+    found, truth = scene / "late" / "det" / "det.txt", scene / "late" / "gt" / "gt.txt"
+    command("calibrate", found, "--gt", truth, "-o", tmp_path / "c.json", "--level", "0.9")
+    for name, *extra in (
+        ("raw", "covariance"),
+        ("conformal", "conformal", "--calibration", tmp_path / "c.json"),
+    ):
+        command("track", found, "-o", tmp_path / name, "--uncertainty", *extra)
+    raw, calibrated = read_tracks(tmp_path / "raw"), read_tracks(tmp_path / "conformal")
+    assert len(raw)
+    assert len(calibrated)
+    assert raw.boxes.shape != calibrated.boxes.shape or np.abs(raw.boxes - calibrated.boxes).max() > 1e-6
+
+
+def test_settings_of_every_tracker() -> None:
+    assert isinstance(make("sort", "off", ["max_age=4", "iou_threshold=0.1"]), Sort)
+    assert isinstance(make("bytetrack", "paper", ["track_thresh=0.8"]), ByteTrack)
+    assert isinstance(make("ocsort", "covariance", ["use_byte=true"]), OCSort)
+    with pytest.raises(UnknownNameError, match="max_ages"):
+        make("sort", "off", ["max_ages=4"])
+    with pytest.raises(SettingError, match="max_age"):
+        make("sort", "off", ["max_age=-1"])
+    with pytest.raises(SettingError, match="OC-SORT"):
+        make("ocsort", "paper", [])
+
+
+def test_what_cannot_be_tracked(scene: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no file or folder"):
+        command("track", tmp_path / "nothing", "-o", tmp_path / "out")
+    with pytest.raises(DataError, match="no detections in"):
+        command("track", tmp_path, "-o", tmp_path / "out")
+    with pytest.raises(SettingError, match="calibration"):
+        command("track", scene, "-o", tmp_path / "out", "--uncertainty", "conformal")
+    assert not (tmp_path / "out").exists()
