@@ -138,7 +138,7 @@ def associate(
         kind, limit = int(stages[stage, 0]), stages[stage, 1]
         if kind == NLL:
             _published_nll(limit, rows, z, classes, filters, noise, errors, per_class, partners, taken)
-        elif kind != IOU or not _by_plain_overlap(limit, rows, boxes, classes, per_class, partners, taken):
+        elif kind != IOU or not by_plain_overlap(limit, rows, boxes, classes, per_class, partners, taken):
             _by_candidates(
                 kind, limit, rows, z, boxes, classes, filters, noise, errors, per_class, partners, taken
             )
@@ -150,7 +150,7 @@ def associate(
 
 
 @compiled
-def _by_plain_overlap(
+def by_plain_overlap(
     limit: float,
     rows: Floats,
     boxes: Floats,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mot_cup._association import FREE, associate
+from mot_cup._association import FREE, IOU, associate, by_plain_overlap
 from mot_cup._boxes import Floats
 from mot_cup._compiled import compiled
 from mot_cup._kalman import (
@@ -101,6 +101,7 @@ def run(
     for d in range(len(rows)):
         measure(model, rows, d, z)
     boxes, row_of = np.empty((len(counts), 4)), np.empty(len(counts), np.int64)
+    untaken, plain = np.zeros(len(counts), np.bool_), len(stages) == 1 and stages[0, 0] == IOU
     ends, reported = np.empty(len(steps), np.int64), 0
     alive, next_id, seen = tracker[ALIVE], tracker[NEXT_ID], tracker[FRAME]
     for frame in range(len(steps)):
@@ -109,20 +110,32 @@ def run(
         if alive + last - first > len(counts):
             capacity = max(2 * len(counts), alive + last - first)
             filters, counts = enlarge(filters, capacity), enlarge(counts, capacity)
-            boxes, row_of = np.empty((len(counts), 4)), np.empty(len(counts), np.int64)
+            boxes, row_of = np.empty((capacity, 4)), np.empty(capacity, np.int64)
+            untaken = np.zeros(capacity, np.bool_)
         alive = _advance(filters, counts, boxes, alive, model, noise, steps[frame])
         its_errors = errors[first:last] if len(errors) else errors
-        partners = associate(
-            stages,
+        partners = np.full(last - first, FREE)
+        # As `associate` would begin, without what it takes to call it in every frame.
+        if not plain or not by_plain_overlap(
+            stages[0, 1],
             rows[first:last],
-            z[first:last],
             boxes[:alive],
             counts[:alive, CLASS],
-            filters,
-            noise,
-            its_errors,
             per_class,
-        )
+            partners,
+            untaken[:alive],
+        ):
+            partners = associate(
+                stages,
+                rows[first:last],
+                z[first:last],
+                boxes[:alive],
+                counts[:alive, CLASS],
+                filters,
+                noise,
+                its_errors,
+                per_class,
+            )
         if len(trace):
             _write_innovations(trace[first:last], filters, partners, z[first:last], noise, its_errors)
         update(filters, partners, z[first:last], noise, its_errors)

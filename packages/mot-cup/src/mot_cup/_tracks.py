@@ -80,6 +80,8 @@ class Tracks:
                 "frames in order",
                 "Sort the rows by frame.",
             )
+        if ((np.diff(self.frames) > 0) | (np.diff(self.ids) > 0)).all():
+            return
         order = np.lexsort((self.ids, self.frames))
         same = (np.diff(self.frames[order]) == 0) & (np.diff(self.ids[order]) == 0)
         if same.any():
