@@ -42,7 +42,7 @@ def test_importing_brings_in_nothing_that_is_used_only_on_demand(module: str, li
 def test_importing_costs_little_more_than_what_it_is_built_on(member) -> None:
     built_on = [
         name
-        for name in ("torch", "numpy", "scipy", "opacus", "tenfold.kernels")
+        for name in ("torch", "numpy", "numba", "scipy", "opacus", "tenfold.kernels")
         if name.split(".")[0] in member.requires
     ]
     program = (

@@ -9,7 +9,7 @@ import pytest
 from mot_cup import ByteTrack, OCSort, Sort
 from mot_cup.cli import app
 from mot_cup.io import read_detections, read_tracks
-from mot_cup.track_command import make
+from mot_cup.track_command import make, track_command
 from tenfold import DataError, SettingError, UnknownNameError
 
 
@@ -70,9 +70,9 @@ def test_settings_of_every_tracker() -> None:
 
 def test_what_cannot_be_tracked(scene: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no file or folder"):
-        command("track", tmp_path / "nothing", "-o", tmp_path / "out")
+        track_command(tmp_path / "nothing", tmp_path / "out")
     with pytest.raises(DataError, match="no detections in"):
-        command("track", tmp_path, "-o", tmp_path / "out")
+        track_command(tmp_path, tmp_path / "out")
     with pytest.raises(SettingError, match="calibration"):
-        command("track", scene, "-o", tmp_path / "out", "--uncertainty", "conformal")
+        track_command(scene, tmp_path / "out", uncertainty="conformal")
     assert not (tmp_path / "out").exists()
