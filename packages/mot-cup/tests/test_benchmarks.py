@@ -73,6 +73,9 @@ def test_what_is_not_the_reference_is_refused(tmp_path: Path) -> None:
     (tmp_path / "sort.py").write_text("Tracker = None\n")
     with pytest.raises(DataError, match="without a class Sort"):
         load_reference(tmp_path / "sort.py")
+    (tmp_path / "sort.py").write_text("import not_there_at_all\n")
+    with pytest.raises(DataError, match="does not import"):
+        load_reference(tmp_path / "sort.py")
 
 
 def test_impossible_settings_are_refused() -> None:

@@ -245,6 +245,12 @@ def load_reference(path: Path) -> Any:
         assert specification.loader is not None
         module = importlib.util.module_from_spec(specification)
         specification.loader.exec_module(module)
+    except ImportError as error:
+        raise DataError(
+            f"{path} does not import ({error})",
+            "abewley's sort.py",
+            "Install what it needs, or correct the path.",
+        ) from error
     finally:
         for name, present in before.items():
             if present is None:
