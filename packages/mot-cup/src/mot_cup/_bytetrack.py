@@ -22,7 +22,7 @@ from mot_cup._boxes import Floats
 from mot_cup._bytetrack_step import NOTES, run
 from mot_cup._noise import NOISE, Noise, PaperCompat, Uncertainty
 from mot_cup._state_models import StateModel, model_number
-from mot_cup._tracker import CAPACITY, Tracker
+from mot_cup._tracker import CAPACITY, Tracker, check_uncertainty
 from mot_cup._tracks import Ints
 from tenfold import SettingError
 
@@ -104,10 +104,7 @@ class ByteTrack(Tracker):
                 "0 or more, the frame rate positive",
                 "Correct them.",
             )
-        if uncertainty not in ("off", "covariance") and not isinstance(uncertainty, PaperCompat):
-            raise SettingError(
-                f"uncertainty {uncertainty!r}", '"off", "covariance" or a PaperCompat', "Choose one of them."
-            )
+        check_uncertainty(uncertainty)
         if state == "xysr":
             raise SettingError("the state xysr", '"xyah" or "xywh"', "Noise here grows with the height.")
         chosen: StateModel = state or ("xywh" if uncertainty == "covariance" else "xyah")

@@ -19,7 +19,7 @@ from mot_cup._kalman import make_filters, to_dense
 from mot_cup._noise import NOISE, Noise
 from mot_cup._ocsort_step import noted, run
 from mot_cup._state_models import StateModel, model_number
-from mot_cup._tracker import CAPACITY, Tracker
+from mot_cup._tracker import CAPACITY, Tracker, check_life
 from mot_cup._tracks import Ints
 from tenfold import SettingError
 
@@ -93,10 +93,7 @@ class OCSort(Tracker):
                 "numbers from 0 to 1",
                 "Correct them.",
             )
-        if not 0 <= max_age < np.inf or min_hits < 0 or int(min_hits) != min_hits:
-            raise SettingError(
-                f"max_age {max_age} and min_hits {min_hits}", "0 or more, min_hits whole", "Correct them."
-            )
+        check_life(max_age, min_hits)
         if delta_t < 1 or int(delta_t) != delta_t or not 0 <= inertia < np.inf:
             raise SettingError(
                 f"delta_t {delta_t} and inertia {inertia}",

@@ -16,10 +16,10 @@ import numpy as np
 from mot_cup._association import Stage, stage_table
 from mot_cup._boxes import Floats
 from mot_cup._filterpy import FilterpyModel, FilterpyTracks
-from mot_cup._noise import NOISE, Noise, PaperCompat, Uncertainty
+from mot_cup._noise import NOISE, Noise, Uncertainty
 from mot_cup._sort_step import TRACE, run
 from mot_cup._state_models import StateModel, model_number
-from mot_cup._tracker import CAPACITY, Tracker
+from mot_cup._tracker import CAPACITY, Tracker, check_life, check_uncertainty
 from mot_cup._tracks import Ints
 from tenfold import SettingError
 
@@ -76,14 +76,8 @@ class Sort(Tracker):
         per_class: bool = False,
         unit: str = "px",
     ) -> None:
-        if not 0 <= max_age < np.inf or min_hits < 0 or int(min_hits) != min_hits:
-            raise SettingError(
-                f"max_age {max_age} and min_hits {min_hits}", "0 or more, min_hits whole", "Correct them."
-            )
-        if uncertainty not in ("off", "covariance") and not isinstance(uncertainty, PaperCompat):
-            raise SettingError(
-                f"uncertainty {uncertainty!r}", '"off", "covariance" or a PaperCompat', "Choose one of them."
-            )
+        check_life(max_age, min_hits)
+        check_uncertainty(uncertainty)
         if stages is not None and not stages:
             raise SettingError("no stage of association", "one or more", "Give a Stage.")
         self._stages = stage_table(stages or [Stage("iou", iou_threshold)])

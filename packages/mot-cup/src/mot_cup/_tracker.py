@@ -12,8 +12,9 @@ from mot_cup._boxes import Floats, Space
 from mot_cup._detections import Detections
 from mot_cup._frames import check_step, correlated, errors_of, pack, rows_of, tracks_of
 from mot_cup._kalman import make_filters, to_dense
-from mot_cup._noise import Uncertainty
+from mot_cup._noise import PaperCompat, Uncertainty
 from mot_cup._tracks import Ints, Tracks
+from tenfold import SettingError
 
 CAPACITY = 32
 
@@ -116,3 +117,19 @@ class Tracker(ABC):
     @abstractmethod
     def _run(self, rows: Floats, starts: Ints, errors: Floats, steps: Floats, out: Floats) -> Ints:
         """Take frames, write what is reported, and return how many rows there are after each."""
+
+
+def check_life(max_age: float, min_hits: int) -> None:
+    """Refuse an age or a number of hits that is none."""
+    if not 0 <= max_age < np.inf or min_hits < 0 or int(min_hits) != min_hits:
+        raise SettingError(
+            f"max_age {max_age} and min_hits {min_hits}", "0 or more, min_hits whole", "Correct them."
+        )
+
+
+def check_uncertainty(uncertainty: Uncertainty) -> None:
+    """Refuse what is no way to use covariances."""
+    if uncertainty not in ("off", "covariance") and not isinstance(uncertainty, PaperCompat):
+        raise SettingError(
+            f"uncertainty {uncertainty!r}", '"off", "covariance" or a PaperCompat', "Choose one of them."
+        )
