@@ -6,7 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mot_cup import ByteTrack, OCSort, Sort
+from mot_cup import (
+    BYTETRACK_PAPER_FACTORS,
+    PAPER_FACTORS,
+    ByteTrack,
+    OCSort,
+    PaperCompat,
+    Sort,
+)
 from mot_cup.cli import app
 from mot_cup.io import read_detections, read_tracks
 from mot_cup.track_command import make, track_command
@@ -59,6 +66,8 @@ def test_calibrated_covariances_are_what_the_filter_gets(scene: Path, tmp_path: 
 def test_settings_of_every_tracker() -> None:
     assert isinstance(make("sort", "off", ["max_age=4", "iou_threshold=0.1"]), Sort)
     assert isinstance(make("bytetrack", "paper", ["track_thresh=0.8"]), ByteTrack)
+    for name, factors in (("sort", PAPER_FACTORS), ("bytetrack", BYTETRACK_PAPER_FACTORS)):
+        assert make(name, "paper", []).uncertainty == PaperCompat(factors["upper bound"])
     assert isinstance(make("ocsort", "covariance", ["use_byte=true"]), OCSort)
     with pytest.raises(UnknownNameError, match="max_ages"):
         make("sort", "off", ["max_ages=4"])

@@ -17,7 +17,7 @@ from rich.progress import track as progress
 
 from mot_cup._bytetrack import ByteTrack
 from mot_cup._detections import Detections
-from mot_cup._noise import PAPER_FACTORS, PaperCompat
+from mot_cup._noise import BYTETRACK_PAPER_FACTORS, PAPER_FACTORS, PaperCompat
 from mot_cup._ocsort import OCSort
 from mot_cup._sort import Sort
 from mot_cup._tracks import Tracks
@@ -110,7 +110,8 @@ def make(tracker: str, uncertainty: str, assignments: Sequence[str]) -> Any:
     if uncertainty == "paper":
         if tracker == "ocsort":
             raise SettingError("the paper's uncertainty in OC-SORT", "sort or bytetrack", "Use covariance.")
-        return kind(**vars(values), uncertainty=PaperCompat(PAPER_FACTORS["upper bound"]))
+        factors = PAPER_FACTORS if tracker == "sort" else BYTETRACK_PAPER_FACTORS
+        return kind(**vars(values), uncertainty=PaperCompat(factors["upper bound"]))
     return kind(**vars(values), uncertainty="off" if uncertainty == "off" else "covariance")
 
 
