@@ -265,8 +265,8 @@ class DetectionSequence(Mapping[int, Detections]):
                 f"shape ({len(detections)},)",
                 "Give the frame of each detection.",
             )
+        _refuse(given, np.isfinite(given) & (given == np.floor(given)), "a whole number for a frame")
         whole = given.astype(np.int64)
-        _refuse(given, whole == given, "a whole number for a frame")
         _refuse(given, np.diff(whole, prepend=whole[:1]) >= 0, "frames in order")
         self.detections = detections
         starts = np.flatnonzero(np.diff(whole, prepend=whole[:1] - 1)).tolist()
