@@ -9,7 +9,7 @@ memory in the form that it takes, and makes its tracker anew for each sequence; 
 The peer is SORT in Python with one filterpy filter a track, on our compiled association. ``--set
 reference=PATH`` also times the author's own sort.py, which is no part of this package, as its main program
 does: a call of ``update`` with the array of each frame. It takes its assignment from lap, as its requirements
-say; without lap it would try to import it again at every assignment, an eighth of its time, so that is refused.
+say; without lap it would try to import it at every assignment, an eighth of its time, so that is refused.
 
 Then a crowd, a long stream with the memory that the process has after each tenth of it, and how long a fresh
 process takes to its first tracks, with numba's code on disk and without.
