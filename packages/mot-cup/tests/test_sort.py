@@ -275,6 +275,8 @@ def test_bad_sequences_are_refused() -> None:
         Sort().track([frame] * 3, times=[0, 1])
     with pytest.raises(DataError, match="whole numbers"):
         Sort().track({0.5: frame})  # type: ignore[dict-item]
+    with pytest.raises(DataError, match="frames from the first to the last"):
+        Sort().track({1: frame, 10**13: frame})
     for uncertainty in ("covariance", PaperCompat()):
         with pytest.raises(DataError, match="detections without a covariance"):
             Sort(uncertainty=uncertainty).track([frame])

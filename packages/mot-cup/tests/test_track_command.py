@@ -17,7 +17,7 @@ from mot_cup import (
 from mot_cup.cli import app
 from mot_cup.io import read_detections, read_tracks
 from mot_cup.track_command import make, track_command
-from tenfold import DataError, SettingError, UnknownNameError
+from tenfold import DataError, OutputError, SettingError, UnknownNameError
 
 
 def command(*arguments: str | Path) -> None:
@@ -85,3 +85,52 @@ def test_what_cannot_be_tracked(scene: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="calibration"):
         track_command(scene, tmp_path / "out", uncertainty="conformal")
     assert not (tmp_path / "out").exists()
+
+
+LINE = "{frame},-1,10,10,20,40,0.9,-1,-1,-1\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (LINE.format(frame=1) + "2,-1,10,1", "line 2.*truncated here"),
+        (LINE.format(frame=2) + LINE.format(frame=1), "line 2.*frames in order"),
+        (LINE.format(frame=1) * 2, "line 2.*every line once"),
+        (LINE.format(frame=1).replace("20", "0"), "line 1.*positive width"),
+        (LINE.format(frame=1).replace("0.9", "nan"), "line 1.*finite numbers"),
+        (LINE.format(frame=1).replace("0.9,-1", "0.9,1.5", 1)[:-7] + "\n", "line 1.*whole number"),
+        (LINE.format(frame=1) + LINE.format(frame=10**13), "frames from the first to the last"),
+    ],
+)
+def test_files_that_are_wrong_are_not_tracked(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "det.txt").write_text(text)
+    with pytest.raises(DataError, match=message):
+        track_command(tmp_path / "det.txt", tmp_path / "out.txt")
+    assert not (tmp_path / "out.txt").exists()
+
+
+def test_files_without_detections_have_no_tracks(tmp_path: Path) -> None:
+    (tmp_path / "det.txt").write_text("")
+    track_command(tmp_path / "det.txt", tmp_path / "out.txt")
+    assert (tmp_path / "out.txt").read_text() == ""
+
+
+def test_a_low_score_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "det.txt").write_text(LINE.format(frame=1) + "1,-1,90,90,20,40,0.5,-1,-1,-1\n")
+    track_command(tmp_path / "det.txt", tmp_path / "out.txt", min_score=0.6)
+    assert (tmp_path / "out.txt").read_text() == "1,1,10.0,10.0,20.0,40.0,0.9,-1,-1,-1\n"
+
+
+def test_what_cannot_be_used_or_written(tmp_path: Path) -> None:
+    found, wrong = tmp_path / "det.txt", tmp_path / "calibration.json"
+    found.write_text(LINE.format(frame=1))
+    for text in ("{", "{}"):
+        wrong.write_text(text)
+        with pytest.raises(DataError, match="calibration"):
+            track_command(found, tmp_path / "out.txt", uncertainty="conformal", calibration=wrong)
+    with pytest.raises(DataError, match="without a covariance"):
+        track_command(found, tmp_path / "out.txt", uncertainty="covariance")
+    with pytest.raises(OutputError):
+        track_command(found, found / "out.txt")
+    with pytest.raises(OutputError):
+        track_command(found, tmp_path / "out.txt", json=str(found / "figures.json"))

@@ -21,6 +21,8 @@ from tenfold import DataError, SettingError
 
 # Relative to the largest eigenvalue: a covariance may be singular, and come out of a product a little below.
 ROUNDING = 1e-9
+# Frames of a sequence, those without detections too: 46 days at 25 Hz. More are times for numbers.
+MOST_FRAMES = 100_000_000
 Rows = NDArray[np.intp] | NDArray[np.bool_] | Sequence[int] | slice
 Checked = TypeVar("Checked")
 
@@ -287,10 +289,27 @@ class DetectionSequence(Mapping[int, Detections]):
     def layout(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """All frames from the first to the last, and the first row of each of them and the number of rows."""
         frames = np.array(list(self._rows), dtype=np.int64)
-        numbers = np.arange(frames[0], frames[-1] + 1) if len(frames) else frames
+        numbers = frame_numbers(int(frames[0]), int(frames[-1])) if len(frames) else frames
         starts = np.zeros(len(numbers) + 1, np.int64)
         starts[1:][frames - frames[:1]] = [rows.stop - rows.start for rows in self._rows.values()]
         return numbers, np.cumsum(starts)
+
+
+def frame_numbers(first: int, last: int) -> NDArray[np.int64]:
+    """Return the numbers of all frames from one to another.
+
+    Raises
+    ------
+    DataError
+        There are more than `MOST_FRAMES`.
+    """
+    if last - first >= MOST_FRAMES:
+        raise DataError(
+            f"frames {first} and {last}",
+            f"at most {MOST_FRAMES:,} frames from the first to the last",
+            "Number the frames; give times apart.",
+        )
+    return np.arange(first, last + 1)
 
 
 def unchecked(kind: type[Checked], **values: object) -> Checked:

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from mot_cup._boxes import Floats, Space, jacobian
 from mot_cup._compiled import compiled
-from mot_cup._detections import Detections, DetectionSequence, unchecked
+from mot_cup._detections import Detections, DetectionSequence, frame_numbers, unchecked
 from mot_cup._noise import PaperCompat, Uncertainty
 from mot_cup._tracks import Ints, Tracks
 from tenfold import DataError, SettingError
@@ -113,8 +113,8 @@ def pack(
     Raises
     ------
     DataError
-        A frame number is not whole, times do not increase or are not one for each frame, or covariances are
-        wanted and missing.
+        A frame number is not whole, there are too many frames from the first to the last, times do not
+        increase or are not one for each frame, or covariances are wanted and missing.
     SettingError
         Detections are in another unit.
     """
@@ -143,7 +143,7 @@ def _numbered(
     if not all(isinstance(number, int | np.integer) for number in frames):
         wrong = next(number for number in frames if not isinstance(number, int | np.integer))
         raise DataError(f"a frame {wrong!r}", "whole numbers", "Number the frames; give times apart.")
-    numbers = np.arange(min(frames), max(frames) + 1) if frames else np.arange(0)
+    numbers = frame_numbers(min(frames), max(frames)) if frames else np.arange(0)
     return numbers, [frames.get(number) for number in numbers.tolist()]
 
 

@@ -92,7 +92,8 @@ class Tracker(ABC):
         Raises
         ------
         DataError
-            A frame number is not whole, times do not increase, or a covariance is wanted and missing.
+            A frame number is not whole, there are more than 100,000,000 frames from the first to the last,
+            times do not increase, or a covariance is wanted and missing.
         SettingError
             Detections are in another unit.
         """

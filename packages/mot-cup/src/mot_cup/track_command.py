@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
+import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import track as progress
@@ -47,7 +48,7 @@ def track_command(
     calibration: Annotated[
         Path | None, typer.Option(help="For conformal: a file that mot-cup calibrate wrote.")
     ] = None,
-    min_score: Annotated[float, typer.Option(help="Leave out detections of a lower score.")] = -float("inf"),
+    min_score: Annotated[float, typer.Option(help="Leave out detections of a lower score.")] = -np.inf,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Change a setting of the tracker; repeatable."),
@@ -73,7 +74,9 @@ def track_command(
     for name, (source, target) in progress(
         files(detections, output).items(), "tracking", console=console, transient=True
     ):
-        frames = {frame: some[some.scores >= min_score] for frame, some in read_detections(source).items()}
+        frames: Mapping[int, Detections] = read_detections(source)
+        if min_score > -np.inf:
+            frames = {frame: some[some.scores >= min_score] for frame, some in frames.items()}
         if known:
             frames = {frame: known.apply(some) for frame, some in frames.items()}
         start = time.perf_counter()
