@@ -32,7 +32,7 @@ class Sort(Tracker):
     Parameters
     ----------
     max_age : float
-        Frames that a track is kept without a detection.
+        Frames that a track is kept without a detection, at whatever rate they come.
     min_hits : int
         Detections in a row, beyond its first, after which a track is reported; in the first `min_hits` frames
         all are.

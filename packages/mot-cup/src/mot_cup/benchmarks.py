@@ -47,8 +47,8 @@ from tenfold.experiment import Experiment, Record, Run, Table
 
 Frames = list[Floats]
 FORMS = {
-    "whole": "whole sequences, as read",
-    "listed": "whole sequences, Detections a frame",
+    "pieces": "whole sequences, as read",
+    "whole": "whole sequences, Detections a frame",
     "online": "frame by frame",
     "filterpy": "filterpy, one filter a track",
     "reference": "the author's sort.py",
@@ -113,8 +113,8 @@ def measure(run: Run[Settings]) -> None:
     pieces = [in_one_piece(frames) for frames in sequences]
     listed = [[Detections.from_array(rows) for rows in frames] for frames in sequences]
     passes: dict[str, Callable[[], object]] = {
-        "whole": lambda: [Sort().track(frames) for frames in pieces],
-        "listed": lambda: [Sort().track(frames) for frames in listed],
+        "pieces": lambda: [Sort().track(frames) for frames in pieces],
+        "whole": lambda: [Sort().track(frames) for frames in listed],
         "online": lambda: [_online(Sort(), frames) for frames in sequences],
         "filterpy": lambda: [_online(Sort(state=filterpy_sort()), frames) for frames in sequences],
     }
