@@ -6,6 +6,9 @@ detections, corrects the paired, begins tracks at detections left over, and drop
 Two guards are those of Bewley's code: an area or aspect that would fall to zero or below loses its velocity,
 and a predicted state that is no box ends its track. A track is reported in frames in which it has a
 detection, once it has had `min_hits` in a row beyond its first, or in the first `min_hits` frames.
+
+Two rules are not Bewley's and off by default: a detection of a low score begins no track, and a track that
+coasts is reported as predicted. Of tracks that may coast all detections count, in a row or not.
 """
 
 from __future__ import annotations
@@ -32,7 +35,8 @@ ID, STREAK, CLASS, IDLE = range(4)
 # Entries of what a tracker counts: tracks alive, the next identity, frames seen.
 ALIVE, NEXT_ID, FRAME = range(3)
 # Columns of what a run writes down of a detection, if it is to: the innovation, its covariance S, and the
-# covariance that the track's positions then have. The first two are NaN where it began a track.
+# covariance that the track's positions then have. The first two are NaN where it began a track, and all
+# where it did not.
 INNOVATION, SPREAD, POSTERIOR, TRACE = 0, 4, 20, 36
 
 
@@ -53,6 +57,8 @@ def run(
     max_age: float,
     min_hits: int,
     per_class: bool,
+    begin_score: float,
+    coast: float,
     first_is_measured: bool,
 ) -> tuple[Floats, Floats, Ints]:
     """Take frames.
@@ -74,7 +80,8 @@ def run(
     steps : ndarray of float64
         Shape (frames,): frames since the frame before.
     out : ndarray of float64
-        Shape (n, 8), to be written: corners, identity, score, class, row in the frame.
+        Shape (n, 8), to be written: corners, identity, score, class, row in the frame. With `coast` of more
+        rows, all that there can be.
     trace : ndarray of float64
         Shape (n, TRACE), to be written, or (0, TRACE) for nothing.
     noise : ndarray of float64
@@ -87,6 +94,10 @@ def run(
         Frames that a track may be without a detection.
     min_hits : int
     per_class : bool
+    begin_score : float
+        Least score of a detection that begins a track.
+    coast : float
+        Frames without a detection in which a track is reported.
     first_is_measured : bool
         Whether a covariance of the detection is also that of the track's first position.
 
@@ -112,7 +123,7 @@ def run(
             filters, counts = enlarge(filters, capacity), enlarge(counts, capacity)
             boxes, row_of = np.empty((capacity, 4)), np.empty(capacity, np.int64)
             untaken = np.zeros(capacity, np.bool_)
-        alive = _advance(filters, counts, boxes, alive, model, noise, steps[frame])
+        alive = _advance(filters, counts, boxes, alive, model, noise, steps[frame], coast > 0)
         its_errors = errors[first:last] if len(errors) else errors
         partners = np.full(last - first, FREE)
         # As `associate` would begin, without what it takes to call it in every frame.
@@ -142,6 +153,8 @@ def run(
         row_of[:alive] = -1
         for d in range(first, last):
             t = partners[d - first]
+            if t == FREE and rows[d, 4] < begin_score:
+                continue
             if t == FREE:
                 t = partners[d - first] = alive
                 alive += 1
@@ -157,9 +170,10 @@ def run(
         for t in range(alive):
             d = row_of[t]
             confirmed = counts[t, STREAK] >= min_hits or seen <= min_hits
-            if d >= 0 and confirmed and corners(model, filters, t, out, reported):
-                out[reported, 4], out[reported, 5] = counts[t, ID], rows[d, 4]
-                out[reported, 6], out[reported, 7] = rows[d, 5], d - first
+            due = confirmed and (d >= 0 or counts[t, IDLE] <= coast)
+            if due and corners(model, filters, t, out, reported):
+                out[reported, 4], out[reported, 5] = counts[t, ID], rows[d, 4] if d >= 0 else 0.0
+                out[reported, 6], out[reported, 7] = counts[t, CLASS], d - first if d >= 0 else -1
                 reported += 1
             if counts[t, IDLE] <= max_age:
                 if t != kept:
@@ -173,7 +187,14 @@ def run(
 
 @compiled
 def _advance(
-    filters: Floats, counts: Floats, boxes: Floats, alive: int, model: int, noise: Floats, dt: float
+    filters: Floats,
+    counts: Floats,
+    boxes: Floats,
+    alive: int,
+    model: int,
+    noise: Floats,
+    dt: float,
+    all_hits: bool,
 ) -> int:
     """Predict tracks and write their boxes, drop those that are none, and return how many are left."""
     for t in range(alive):
@@ -183,7 +204,7 @@ def _advance(
     predict(filters, alive, noise, dt)
     kept = 0
     for t in range(alive):
-        if counts[t, IDLE] > 0:
+        if counts[t, IDLE] > 0 and not all_hits:
             counts[t, STREAK] = 0
         counts[t, IDLE] += dt
         if corners(model, filters, t, boxes, kept):
@@ -219,7 +240,10 @@ def _write_innovations(
 
 @compiled
 def _write_posteriors(trace: Floats, filters: Floats, partners: Ints) -> None:
+    trace[:, POSTERIOR:] = np.nan
     for d in range(len(partners)):
+        if partners[d] == FREE:
+            continue
         for i in range(4):
             for j in range(4):
                 trace[d, POSTERIOR + 4 * i + j] = position_covariance(filters, partners[d], i, j)
