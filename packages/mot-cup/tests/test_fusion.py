@@ -340,7 +340,7 @@ def test_false_alarms_and_missing_agents_do_not_spoil_poses() -> None:
     for _ in range(40):
         found, reported, _ = watched(generator, np.array([0.2]), stds)
         poses, covariances = correct_poses([*found, None], [*reported, np.ones(3)], np.diag(stds**2))
-        assert poses[3].tolist() == [1, 1, 1]
+        np.testing.assert_allclose(poses[3], 1)
         np.testing.assert_allclose(covariances[3], np.diag(stds**2), atol=1e-12)
         outlier = found[0].boxes.copy()
         outlier[0, :2] += 3
@@ -358,7 +358,7 @@ def test_exact_poses_and_agents_that_share_nothing_stay() -> None:
     poses, left = correct_poses([found[0][:0], found[1], None], reported, np.diag(stds**2))
     np.testing.assert_allclose(poses, reported, atol=1e-12)
     np.testing.assert_allclose(left, np.tile(np.diag(stds**2), (3, 1, 1)), atol=1e-12)
-    assert correct_poses([None], reported[:1], np.eye(3))[0].tolist() == reported[:1].tolist()
+    np.testing.assert_allclose(correct_poses([None], reported[:1], np.eye(3))[0], reported[:1], atol=1e-12)
 
 
 def test_poses_that_cannot_be_corrected_are_refused() -> None:

@@ -48,7 +48,7 @@ def tune(contest: Contest, method: str, fold: Fold, draws: int, generator: np.ra
     some, every = range(0, len(clips), FEW), range(len(clips))
     order = np.argsort([-hota(candidate, some) for candidate in candidates], kind="stable")
     finalists = [candidates[index] for index in order[: max(1, round(BEST * draws))]]
-    best = max(finalists, key=lambda candidate: hota(candidate, every))
+    best: Candidate = max(finalists, key=lambda candidate: hota(candidate, every))
     for _ in range(PASSES):
         before = best
         for name in generator.permutation(list(space)):
