@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tenfold import SettingError, UnknownNameError
+from tenfold import OutputError, SettingError, UnknownNameError
 from tenfold.experiment import read_records
-from tenfold.experiment.cli import user_function
+from tenfold.experiment.cli import user_function, write_document
 
 PROGRAM = Path(__file__).parent / "support" / "random_walk.py"
 
@@ -50,6 +50,19 @@ def test_json_to_standard_output_is_only_json(tmp_path: Path) -> None:
     done = call("run", "--json", "-", cwd=tmp_path)
     assert json.loads(done.stdout)["seed"] == 0
     assert "norms" in done.stderr
+
+
+def test_a_document_goes_where_json_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    document = {"name": "µ", "values": [1, 0.5, None]}
+    write_document(document, None)
+    assert capsys.readouterr().out == ""
+    write_document(document, "-")
+    assert json.loads(capsys.readouterr().out) == document
+    write_document(document, str(tmp_path / "a.json"))
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == document
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError):
+        write_document(document, str(tmp_path / "file" / "a.json"))
 
 
 def test_a_killed_run_is_resumed(tmp_path: Path) -> None:

@@ -3,12 +3,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mot_cup import Sort
+from mot_cup import Detections, Sort
 from mot_cup.benchmarks import (
     FORMS,
     Settings,
     bench,
     filterpy_sort,
+    in_one_piece,
     load_reference,
     simulated,
     stream_memory,
@@ -35,6 +36,24 @@ def test_the_peer_finds_the_same_tracks() -> None:
         found, expected = ours.update(rows), peer.update(rows)
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9)
         assert len(found)
+
+
+def test_frames_in_one_piece_have_the_same_tracks() -> None:
+    frames = [*simulated(6, 30, seed=1), np.empty((0, 5)), *simulated(6, 5, seed=2)]
+    pieces, listed = in_one_piece(frames), [Detections.from_array(rows) for rows in frames]
+    found, expected = Sort().track(pieces), Sort().track(listed)
+    assert len(found)
+    for name in ("frames", "ids", "boxes", "scores", "classes", "rows"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+
+
+def test_a_reference_without_what_it_needs_is_not_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sort.py").write_text(REFERENCE)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(DataError, match="pip install lap"):
+        load_reference(tmp_path / "sort.py")
 
 
 def test_the_tables_are_of_one_run(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mot_cup import BoxCovariance, Detections, Tracks
+from mot_cup import BoxCovariance, Detections, DetectionSequence, Tracks
 from mot_cup._boxes import SPACES, Space, from_space, jacobian, to_space
 from tenfold import DataError, SettingError, UnknownNameError
 
@@ -108,3 +108,40 @@ def test_tracks_are_rows_in_order_with_an_identity_once_a_frame() -> None:
         Tracks(np.array([4, 1]), np.array([7, 7]), boxes[:2])
     with pytest.raises(DataError, match="finite"):
         Tracks(np.array([1]), np.array([7]), np.full((1, 4), np.nan))
+
+
+def test_a_sequence_is_a_mapping_of_its_frames() -> None:
+    boxes = np.array([[0.0, 0, 2, 2], [1, 1, 3, 3], [5, 5, 9, 9]])
+    covariance = BoxCovariance.diagonal(np.arange(12.0).reshape(3, 4), "xywh", "px")
+    whole = Detections(boxes, np.array([0.1, 0.2, 0.3]), np.array([0, 1, 2]), covariance)
+    sequence = DetectionSequence([3, 3, 6], whole)
+    assert list(sequence) == [3, 6]
+    assert len(sequence) == 2
+    assert 4 not in sequence
+    assert sequence.get(4) is None
+    np.testing.assert_array_equal(sequence[3].boxes, boxes[:2])
+    np.testing.assert_array_equal(sequence[6].rows, [[5, 5, 9, 9, 0.3, 2]])
+    assert sequence[6].covariance is not None
+    np.testing.assert_array_equal(sequence[6].covariance.matrices, covariance.matrices[2:])
+    numbers, starts = sequence.layout
+    assert numbers.tolist() == [3, 4, 5, 6]
+    assert starts.tolist() == [0, 2, 2, 2, 3]
+
+
+def test_a_sequence_without_detections_is_empty() -> None:
+    sequence = DetectionSequence([], Detections(np.empty((0, 4))))
+    assert dict(sequence) == {}
+    assert [part.tolist() for part in sequence.layout] == [[], [0]]
+
+
+@pytest.mark.parametrize("frames", [[1], [2, 1], [1, 1.5], [1, np.nan]])
+def test_frames_that_are_none_are_refused(frames: list[float]) -> None:
+    with pytest.raises(DataError, match="frame"):
+        DetectionSequence(frames, Detections(np.array([[0.0, 0, 1, 1], [0, 0, 2, 2]])))
+
+
+def test_a_row_alone_is_no_detections() -> None:
+    found = Detections(np.array([[0.0, 0, 1, 1], [0, 0, 2, 2]]))
+    assert len(found[[1]]) == len(found[1:]) == len(found[np.array([False, True])]) == 1
+    with pytest.raises(DataError, match="list of one"):
+        found[1]  # type: ignore[index]

@@ -49,7 +49,7 @@ def test_filters_are_filterpys(model: str, dense: bool) -> None:
             kf.predict()
             if seen[track]:
                 kf.update(z[track].reshape(4, 1), R=np.diag(diagonals(noise, float(kf.x[3, 0]))[MEASUREMENT]))
-        update(filters, tracks, z, table, NONE)
+        update(filters, tracks, z, 0, 2, table, NONE)
         for track, kf in enumerate(theirs):
             np.testing.assert_allclose(
                 filters[track, :8], kf.x.ravel(), rtol=1e-9, atol=1e-9, err_msg=str(frame)
@@ -68,7 +68,7 @@ def test_correlated_errors_are_filterpys() -> None:
         move(kf, 1.0, noise)
         kf.predict()
         z, errors = filters[:1, :4] + generator.normal(size=(1, 4)), covariances(generator, 1)
-        update(filters, np.zeros(1, np.int64), z, table, errors)
+        update(filters, np.zeros(1, np.int64), z, 0, 1, table, errors)
         kf.update(z[0].reshape(4, 1), R=errors[0])
         np.testing.assert_allclose(filters[0, :8], kf.x.ravel(), rtol=1e-9, atol=1e-9)
         np.testing.assert_allclose(covariance(filters, 0), kf.P, rtol=1e-8, atol=1e-9)
@@ -87,7 +87,7 @@ def test_split_and_dense_filters_agree_on_diagonal_errors() -> None:
     assert dense.shape[1] == DENSE
     for filters in (split, dense):
         predict(filters, 2, table, 2.5)
-        update(filters, np.arange(2), z + 1, table, errors)
+        update(filters, np.arange(2), z + 1, 0, 2, table, errors)
     np.testing.assert_allclose(dense[:, :8], split[:, :8], rtol=1e-12)
     np.testing.assert_allclose(dense, to_dense(split), rtol=1e-9, atol=1e-12)
 
@@ -120,7 +120,7 @@ def test_what_nothing_is_known_to_vary_stays(dense: bool) -> None:
     filters[0, 8] = 4.0
     filters = to_dense(filters) if dense else filters
     # The first coordinate alone has a variance, and the measurement none at all.
-    update(filters, np.zeros(1, np.int64), BOXES[:1] + 1, table, np.zeros((1, 4, 4)))
+    update(filters, np.zeros(1, np.int64), BOXES[:1] + 1, 0, 1, table, np.zeros((1, 4, 4)))
     assert filters[0, :8].tolist() == [BOXES[0, 0] + 1, *BOXES[0, 1:], 0, 0, 0, 0]
     assert not covariance(filters, 0).any()
 
@@ -130,7 +130,7 @@ def test_exact_measurements_along_one_direction() -> None:
     filters[0, 8:].reshape(8, 8)[:4, :4] = np.eye(4)
     direction = np.array([1.0, -1, 0, 0]) / np.sqrt(2)
     errors = (np.eye(4) - np.outer(direction, direction))[None]
-    update(filters, np.zeros(1, np.int64), np.array([[1.0, -1, 1, 0]]), table, errors)
+    update(filters, np.zeros(1, np.int64), np.array([[1.0, -1, 1, 0]]), 0, 1, table, errors)
     # Halfway where both are as sure, all the way where the measurement is exact.
     np.testing.assert_allclose(filters[0, :4], [1, -1, 0.5, 0], atol=1e-12)
     assert direction @ covariance(filters, 0)[:4, :4] @ direction == pytest.approx(0, abs=1e-12)

@@ -139,6 +139,8 @@ def test_what_makes_no_sense_is_refused_and_changes_nothing() -> None:
         RotatedSort(uncertainty="paper")
     with pytest.raises(SettingError, match="max_age"):
         RotatedSort(max_age=-1)
+    with pytest.raises(SettingError, match="min_hits"):
+        RotatedSort(min_hits=1.5)  # type: ignore[arg-type]
     with pytest.raises(SettingError, match="five positive"):
         RotatedNoise(measurement=(1, 1, 1, 1, 0))
     with pytest.raises(SettingError, match="speed"):

@@ -2,7 +2,7 @@
 
 from mot_cup._association import Stage
 from mot_cup._bytetrack import ByteTrack
-from mot_cup._detections import BoxCovariance, Detections
+from mot_cup._detections import BoxCovariance, Detections, DetectionSequence
 from mot_cup._filterpy import FilterpyModel
 from mot_cup._noise import BYTETRACK_PAPER_FACTORS, NOISE, PAPER_FACTORS, Noise, PaperCompat, height_noise
 from mot_cup._ocsort import OCSort
@@ -19,6 +19,7 @@ __all__ = [
     "PAPER_FACTORS",
     "BoxCovariance",
     "ByteTrack",
+    "DetectionSequence",
     "Detections",
     "FilterpyModel",
     "Noise",

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from mot_cup._assignment import assign, assign_within
 from mot_cup._boxes import Floats
-from mot_cup._compiled import compiled
+from mot_cup._compiled import compiled, inlined
 from mot_cup._kalman import DENSE, factorise, measurement_variance, position_covariance, solve
 from mot_cup._tracks import Ints
 from tenfold import SettingError, UnknownNameError
@@ -45,6 +45,8 @@ LIMITS: dict[Measure, tuple[float, float]] = {
 }
 LOG_2PI = float(np.log(2 * np.pi))
 FREE = -1
+# Marks of a track: it overlaps a detection by more than the limit; a detection overlaps none more than it.
+CLEAR, WANTED = 1, 2
 # Entries of a matrix of costs that is sooner solved whole than in parts.
 SMALL = 400
 
@@ -133,13 +135,15 @@ def associate(
     partners = np.full(n, FREE)
     if n == 0 or m == 0:
         return partners
-    taken = np.zeros(m, np.bool_)
+    taken, marks = np.zeros(m, np.bool_), np.empty(m, np.int64)
     for stage in range(len(stages)):
         kind, limit = int(stages[stage, 0]), stages[stage, 1]
         if kind == NLL:
             _published_nll(limit, rows, z, classes, filters, noise, errors, per_class, partners, taken)
-        elif kind != IOU or not by_plain_overlap(limit, rows, boxes, classes, per_class, partners, taken):
-            _by_candidates(
+        elif kind != IOU or not by_plain_overlap(
+            limit, rows, 0, n, boxes, m, classes, per_class, partners, taken, marks
+        ):
+            by_candidates(
                 kind, limit, rows, z, boxes, classes, filters, noise, errors, per_class, partners, taken
             )
         if stage + 1 < len(stages):
@@ -153,46 +157,75 @@ def associate(
 def by_plain_overlap(
     limit: float,
     rows: Floats,
+    first: int,
+    last: int,
     boxes: Floats,
+    tracks: int,
     classes: Floats,
     per_class: bool,
     partners: Ints,
     taken: Bools,
+    marks: Ints,
 ) -> bool:
-    """Pair as SORT does where that needs no assignment, and return whether it does not."""
-    n, m = len(rows), len(boxes)
-    best, clear, claimed = np.full(n, FREE), np.zeros(m, np.bool_), np.zeros(m, np.bool_)
+    """Pair as SORT does where that needs no assignment, and return whether it does not.
+
+    Parameters
+    ----------
+    limit : float
+    rows : ndarray of float64
+        Detections, of shape (n, 6).
+    first, last : int
+        Rows of the detections that are paired, the last one not.
+    boxes : ndarray of float64
+        Corners of the predicted tracks, in the first rows.
+    tracks : int
+        How many there are.
+    classes : ndarray of float64
+        Of the tracks.
+    per_class : bool
+    partners : ndarray of int64
+        Shape (n,): the track of every detection or `FREE`, to be written where it is.
+    taken : ndarray of bool
+        Tracks that are left alone.
+    marks : ndarray of int64
+        Overwritten; at least as long as there are tracks.
+    """
+    for t in range(tracks):
+        marks[t] = 0
     any_clear, unique, distinct = False, True, True
-    for d in range(n):
+    for d in range(first, last):
         if partners[d] != FREE:
             continue
-        its_clear, most = False, 0.0
-        for t in range(m):
+        its_clear, most, best = False, 0.0, FREE
+        for t in range(tracks):
             gain = overlap(rows, d, boxes, t)
             if gain <= 0 or taken[t] or (per_class and classes[t] != rows[d, 5]):
                 continue
             if gain > limit:
-                unique = unique and not its_clear and not clear[t]
-                its_clear = clear[t] = any_clear = True
+                unique = unique and not its_clear and marks[t] & CLEAR == 0
+                marks[t] |= CLEAR
+                its_clear = any_clear = True
             if gain > most:
-                best[d], most = t, gain
-        if best[d] != FREE:
-            distinct = distinct and not claimed[best[d]]
-            claimed[best[d]] = True
+                best, most = t, gain
+        if best != FREE:
+            distinct = distinct and marks[best] & WANTED == 0
+            marks[best] |= WANTED
+            partners[d] = FREE - 1 - best
     shortcut = any_clear and unique
-    if not shortcut and not distinct:
-        return False
+    paired = shortcut or distinct
     # Where all want different tracks, those they want most are the most overlap there is.
-    for d in range(n):
-        if best[d] != FREE:
-            gain = overlap(rows, d, boxes, best[d])
-            if gain > limit or (gain == limit and not shortcut):
-                partners[d] = best[d]
-    return True
+    for d in range(first, last):
+        if partners[d] < FREE:
+            best, partners[d] = FREE - 1 - partners[d], FREE
+            if paired:
+                gain = overlap(rows, d, boxes, best)
+                if gain > limit or (gain == limit and not shortcut):
+                    partners[d] = best
+    return paired
 
 
 @compiled
-def _by_candidates(
+def by_candidates(
     kind: int,
     limit: float,
     rows: Floats,
@@ -206,7 +239,20 @@ def _by_candidates(
     partners: Ints,
     taken: Bools,
 ) -> None:
-    """Pair candidates so that their gains add up to most."""
+    """Pair candidates so that their gains add up to most.
+
+    Parameters
+    ----------
+    kind : int
+        Measure: `IOU`, `GIOU`, `MAHALANOBIS` or `INNOVATION`.
+    limit : float
+    rows, z, boxes, classes, filters, noise, errors, per_class
+        As for `associate`.
+    partners : ndarray of int64
+        Shape (n,): the track of every detection or `FREE`, to be written where it is.
+    taken : ndarray of bool
+        Shape (m,): tracks that are left alone.
+    """
     n, m = len(rows), len(boxes)
     few = n * m <= SMALL
     cost = np.full((n, m) if few else (0, 0), np.inf)
@@ -348,14 +394,13 @@ def published_nll(filters: Floats, t: int, z: Floats, noise: Floats, errors: Flo
     return total / 4
 
 
-@compiled
+@inlined
 def overlap(rows: Floats, d: int, boxes: Floats, t: int) -> float:
     """Return the intersection of two boxes over their union."""
     w = min(rows[d, 2], boxes[t, 2]) - max(rows[d, 0], boxes[t, 0])
-    if w <= 0:
-        return 0.0
     h = min(rows[d, 3], boxes[t, 3]) - max(rows[d, 1], boxes[t, 1])
-    if h <= 0:
+    # One branch, as which of the two decides is not to be predicted.
+    if min(w, h) <= 0:
         return 0.0
     return float(w * h / (area(rows, d) + area(boxes, t) - w * h))
 
@@ -370,7 +415,7 @@ def generalised_overlap(rows: Floats, d: int, boxes: Floats, t: int) -> float:
     return float(o - 1 + union / (w * h))
 
 
-@compiled
+@inlined
 def area(boxes: Floats, row: int) -> float:
     """Return the area of a box."""
     return float((boxes[row, 2] - boxes[row, 0]) * (boxes[row, 3] - boxes[row, 1]))

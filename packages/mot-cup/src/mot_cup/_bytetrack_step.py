@@ -174,7 +174,7 @@ def run(
                     if pairs[i] != FREE:
                         partners[free[pairs[i]]], taken[left[i]] = left[i], True
 
-        update(filters, partners, its_z, noise, its_errors)
+        update(filters, partners, its_z, 0, last - first, noise, its_errors)
         for t in range(alive):
             row_of[t] = FREE
             if not taken[t]:

@@ -25,6 +25,15 @@ def compiled(function: F) -> F:
     return cast(F, numba.njit(cache=True, error_model="numpy")(function))
 
 
+def inlined(function: F) -> F:
+    """Compile a function into those that call it.
+
+    A function that calls another counts its arrays in and out, atomically, every time that it is called;
+    that takes longer than what the small functions of a filter do.
+    """
+    return cast(F, numba.njit(cache=True, error_model="numpy", forceinline=True)(function))
+
+
 def drop_outdated_code(package: Path) -> bool:
     """Remove the code that numba keeps of a package if a source file has changed, and return whether it did.
 

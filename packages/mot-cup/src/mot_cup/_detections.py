@@ -8,8 +8,10 @@ unit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,6 +21,8 @@ from tenfold import DataError, SettingError
 
 # Relative to the largest eigenvalue: a covariance may be singular, and come out of a product a little below.
 ROUNDING = 1e-9
+Rows = NDArray[np.intp] | NDArray[np.bool_] | Sequence[int] | slice
+Checked = TypeVar("Checked")
 
 
 @dataclass(frozen=True)
@@ -83,11 +87,9 @@ class BoxCovariance:
     def __len__(self) -> int:
         return len(self.matrices)
 
-    def __getitem__(
-        self, rows: NDArray[np.intp] | NDArray[np.bool_] | Sequence[int] | slice
-    ) -> BoxCovariance:
+    def __getitem__(self, rows: Rows) -> BoxCovariance:
         """Return the covariances of some detections."""
-        return BoxCovariance(self.matrices[rows], self.space, self.unit)
+        return unchecked(BoxCovariance, matrices=_some(self.matrices, rows), space=self.space, unit=self.unit)
 
     def to_space(self, boxes: Floats, space: Space) -> BoxCovariance:
         """Return the covariances in another parametrisation, to first order.
@@ -219,10 +221,90 @@ class Detections:
     def __len__(self) -> int:
         return len(self.boxes)
 
-    def __getitem__(self, rows: NDArray[np.intp] | NDArray[np.bool_] | Sequence[int] | slice) -> Detections:
+    def __getitem__(self, rows: Rows) -> Detections:
         """Return some of the detections."""
-        covariance = None if self.covariance is None else self.covariance[rows]
-        return Detections(self.boxes[rows], self.scores[rows], self.classes[rows], covariance, self.unit)
+        return unchecked(
+            Detections,
+            boxes=_some(self.boxes, rows),
+            scores=self.scores[rows],
+            classes=self.classes[rows],
+            covariance=None if self.covariance is None else self.covariance[rows],
+            unit=self.unit,
+            rows=self.rows[rows],
+        )
+
+
+class DetectionSequence(Mapping[int, Detections]):
+    """Detections of a sequence in one piece of memory: a mapping from frame to `Detections`.
+
+    Readers give it, and trackers take it as it is, where they lay out other mappings anew. Frames without
+    detections are absent.
+
+    Parameters
+    ----------
+    frames : array_like of int
+        Shape (n,): the frame of every detection, not decreasing.
+    detections : Detections
+        Those of all frames.
+
+    Attributes
+    ----------
+    detections : Detections
+
+    Raises
+    ------
+    DataError
+        There is not a frame for each detection, or frames are not whole or decrease.
+    """
+
+    def __init__(self, frames: ArrayLike, detections: Detections) -> None:
+        given = np.asarray(frames)
+        if given.shape != (len(detections),):
+            raise DataError(
+                f"frames of shape {given.shape} for {len(detections)} detections",
+                f"shape ({len(detections)},)",
+                "Give the frame of each detection.",
+            )
+        _refuse(given, np.isfinite(given) & (given == np.floor(given)), "a whole number for a frame")
+        whole = given.astype(np.int64)
+        _refuse(given, np.diff(whole, prepend=whole[:1]) >= 0, "frames in order")
+        self.detections = detections
+        starts = np.flatnonzero(np.diff(whole, prepend=whole[:1] - 1)).tolist()
+        ends = [*starts[1:], len(whole)]
+        self._rows = {int(whole[start]): slice(start, end) for start, end in zip(starts, ends, strict=False)}
+
+    def __getitem__(self, frame: int) -> Detections:
+        """Return the detections of a frame that has some."""
+        return self.detections[self._rows[frame]]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @cached_property
+    def layout(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """All frames from the first to the last, and the first row of each of them and the number of rows."""
+        frames = np.array(list(self._rows), dtype=np.int64)
+        numbers = np.arange(frames[0], frames[-1] + 1) if len(frames) else frames
+        starts = np.zeros(len(numbers) + 1, np.int64)
+        starts[1:][frames - frames[:1]] = [rows.stop - rows.start for rows in self._rows.values()]
+        return numbers, np.cumsum(starts)
+
+
+def unchecked(kind: type[Checked], **values: object) -> Checked:
+    """Return a frozen dataclass of fields that are known to be right, such as rows of another one's."""
+    made = object.__new__(kind)
+    vars(made).update(values)
+    return made
+
+
+def _some(values: Floats, rows: Rows) -> Floats:
+    some: Floats = values[rows]
+    if some.ndim != values.ndim:
+        raise DataError(f"row {rows!r}", "rows: a slice, a list or an array", "Give a list of one.")
+    return some
 
 
 def _refuse(values: NDArray[np.generic], fine: ArrayLike, expected: str) -> None:

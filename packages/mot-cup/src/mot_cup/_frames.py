@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from mot_cup._boxes import Floats, Space, jacobian
 from mot_cup._compiled import compiled
-from mot_cup._detections import Detections
+from mot_cup._detections import Detections, DetectionSequence, unchecked
 from mot_cup._noise import PaperCompat, Uncertainty
 from mot_cup._tracks import Ints, Tracks
 from tenfold import DataError, SettingError
@@ -118,24 +118,33 @@ def pack(
     SettingError
         Detections are in another unit.
     """
-    if isinstance(frames, Mapping):
-        if not all(isinstance(number, int | np.integer) for number in frames):
-            wrong = next(number for number in frames if not isinstance(number, int | np.integer))
-            raise DataError(f"a frame {wrong!r}", "whole numbers", "Number the frames; give times apart.")
-        numbers = np.arange(min(frames), max(frames) + 1) if frames else np.arange(0)
-        given = [frames.get(number) for number in numbers.tolist()]
+    if isinstance(frames, DetectionSequence):
+        numbers, starts = frames.layout
+        present = [frames.detections]
     else:
-        numbers, given = np.arange(1, len(frames) + 1), list(frames)
-    present = [detections for detections in given if detections is not None]
+        numbers, given = _numbered(frames)
+        present = [detections for detections in given if detections is not None]
+        starts = np.zeros(len(given) + 1, np.int64)
+        np.cumsum([0 if each is None else len(each.rows) for each in given], out=starts[1:])
     for other in {detections.unit for detections in present}:
         check_unit(other, unit)
     parts = [detections.rows for detections in present]
-    starts = np.zeros(len(given) + 1, np.int64)
-    np.cumsum([0 if each is None else len(each.rows) for each in given], out=starts[1:])
-    rows = np.concatenate(parts) if parts else np.empty((0, 6))
-    return Frames(
-        numbers, _steps(times, len(given)), starts, rows, _errors_of(present, rows, uncertainty, space)
-    )
+    rows = parts[0] if len(parts) == 1 else np.concatenate(parts) if parts else np.empty((0, 6))
+    steps, errors = _steps(times, len(numbers)), _errors_of(present, rows, uncertainty, space)
+    return Frames(numbers, steps, starts, rows, errors)
+
+
+def _numbered(
+    frames: Sequence[Detections] | Mapping[int, Detections],
+) -> tuple[Ints, Sequence[Detections | None]]:
+    """Return the numbers of all frames, and the detections of those that there are."""
+    if not isinstance(frames, Mapping):
+        return np.arange(1, len(frames) + 1), frames
+    if not all(isinstance(number, int | np.integer) for number in frames):
+        wrong = next(number for number in frames if not isinstance(number, int | np.integer))
+        raise DataError(f"a frame {wrong!r}", "whole numbers", "Number the frames; give times apart.")
+    numbers = np.arange(min(frames), max(frames) + 1) if frames else np.arange(0)
+    return numbers, [frames.get(number) for number in numbers.tolist()]
 
 
 def _steps(times: ArrayLike | None, frames: int) -> Floats:
@@ -233,13 +242,15 @@ def tracks_of(numbers: Ints, ends: Ints, out: Floats) -> Tracks:
         Shape (n, 8): corners, identity, score, class, row.
     """
     reported = out[: ends[-1] if len(ends) else 0]
-    return Tracks(
-        np.repeat(numbers, np.diff(ends, prepend=0)),
-        reported[:, 4].astype(np.int64),
-        reported[:, :4],
-        reported[:, 5],
-        reported[:, 6].astype(np.int64),
-        reported[:, 7].astype(np.int64),
+    whole = reported[:, 4:].astype(np.int64)
+    return unchecked(
+        Tracks,
+        frames=np.repeat(numbers, np.diff(ends, prepend=0)),
+        ids=whole[:, 0],
+        boxes=reported[:, :4],
+        scores=reported[:, 5],
+        classes=whole[:, 2],
+        rows=whole[:, 3],
     )
 
 

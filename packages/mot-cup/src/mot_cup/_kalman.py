@@ -28,7 +28,7 @@ from __future__ import annotations
 import numpy as np
 
 from mot_cup._boxes import Floats
-from mot_cup._compiled import compiled
+from mot_cup._compiled import compiled, inlined
 from mot_cup._tracks import Ints
 
 # Rows of a table of variances, of shape (5, 4, 2): kind, coordinate, (constant, fraction of h^2).
@@ -72,7 +72,14 @@ def copy_filter(source: Floats, row: int, target: Floats, target_row: int) -> No
         target[target_row, column] = source[row, column]
 
 
-@compiled
+@inlined
+def copy_row(values: Floats, row: int, target: int) -> None:
+    """Write one row over another."""
+    for column in range(values.shape[1]):
+        values[target, column] = values[row, column]
+
+
+@inlined
 def variance(noise: Floats, kind: int, coordinate: int, height: float) -> float:
     """Return one variance of a table at a height."""
     return float(noise[kind, coordinate, 0] + noise[kind, coordinate, 1] * height * height)
@@ -92,7 +99,7 @@ def measurement_variance(noise: Floats, errors: Floats, d: int, j: int, height: 
     return float(errors[d, j, j]) if len(errors) else variance(noise, MEASUREMENT, j, height)
 
 
-@compiled
+@inlined
 def start(
     filters: Floats, track: int, z: Floats, d: int, noise: Floats, errors: Floats, measured: bool
 ) -> None:
@@ -147,11 +154,16 @@ def predict(filters: Floats, count: int, noise: Floats, dt: float) -> None:
     dt : float
         Positive.
     """
-    whole = max(dt, 1.0)
-    spread, coupling = dt * (whole - 1) * (2 * whole - 1) / 6, dt * (whole - 1) / 2
     if filters.shape[1] == DENSE:
-        _predict_dense(filters, count, noise, dt, spread, coupling)
-        return
+        predict_dense(filters, count, noise, dt)
+    else:
+        predict_split(filters, count, noise, dt)
+
+
+@compiled
+def predict_split(filters: Floats, count: int, noise: Floats, dt: float) -> None:
+    """Do as `predict`, with split filters."""
+    spread, coupling = _spread(dt), _coupling(dt)
     for track in range(count):
         height = filters[track, 3]
         for j in range(4):
@@ -164,9 +176,9 @@ def predict(filters: Floats, count: int, noise: Floats, dt: float) -> None:
 
 
 @compiled
-def _predict_dense(
-    filters: Floats, count: int, noise: Floats, dt: float, spread: float, coupling: float
-) -> None:
+def predict_dense(filters: Floats, count: int, noise: Floats, dt: float) -> None:
+    """Do as `predict`, with filters that have all of P."""
+    spread, coupling = _spread(dt), _coupling(dt)
     for track in range(count):
         height, p = filters[track, 3], filters[track, 8:].reshape(8, 8)
         _move_on(p, dt)
@@ -177,6 +189,18 @@ def _predict_dense(
             p[j, j + 4] += coupling * q_velocity
             p[j + 4, j] += coupling * q_velocity
             p[j + 4, j + 4] += dt * q_velocity
+
+
+@compiled
+def _spread(dt: float) -> float:
+    """Return what multiplies q_v in Q_zz."""
+    return dt * (max(dt, 1.0) - 1) * (2 * max(dt, 1.0) - 1) / 6
+
+
+@compiled
+def _coupling(dt: float) -> float:
+    """Return what multiplies q_v in Q_zv."""
+    return dt * (max(dt, 1.0) - 1) / 2
 
 
 @compiled
@@ -192,7 +216,9 @@ def _move_on(p: Floats, dt: float) -> None:
 
 
 @compiled
-def update(filters: Floats, tracks: Ints, z: Floats, noise: Floats, errors: Floats) -> None:
+def update(
+    filters: Floats, tracks: Ints, z: Floats, first: int, last: int, noise: Floats, errors: Floats
+) -> None:
     """Correct filters by measurements.
 
     Parameters
@@ -203,6 +229,8 @@ def update(filters: Floats, tracks: Ints, z: Floats, noise: Floats, errors: Floa
         Shape (n,): the row of each measurement's filter, negative for none.
     z : ndarray of float64
         Shape (n, 4).
+    first, last : int
+        Rows of the measurements that are taken, the last one not.
     noise : ndarray of float64
         Shape (5, 4, 2).
     errors : ndarray of float64
@@ -210,9 +238,17 @@ def update(filters: Floats, tracks: Ints, z: Floats, noise: Floats, errors: Floa
         read their diagonals alone.
     """
     if filters.shape[1] == DENSE:
-        _update_dense(filters, tracks, z, noise, errors)
-        return
-    for d in range(len(tracks)):
+        update_dense(filters, tracks, z, first, last, noise, errors)
+    else:
+        update_split(filters, tracks, z, first, last, noise, errors)
+
+
+@compiled
+def update_split(
+    filters: Floats, tracks: Ints, z: Floats, first: int, last: int, noise: Floats, errors: Floats
+) -> None:
+    """Do as `update`, with split filters."""
+    for d in range(first, last):
         track = tracks[d]
         if track < 0:
             continue
@@ -233,9 +269,12 @@ def update(filters: Floats, tracks: Ints, z: Floats, noise: Floats, errors: Floa
 
 
 @compiled
-def _update_dense(filters: Floats, tracks: Ints, z: Floats, noise: Floats, errors: Floats) -> None:
+def update_dense(
+    filters: Floats, tracks: Ints, z: Floats, first: int, last: int, noise: Floats, errors: Floats
+) -> None:
+    """Do as `update`, with filters that have all of P."""
     r = np.zeros((4, 4))
-    for d in range(len(tracks)):
+    for d in range(first, last):
         track = tracks[d]
         if track < 0:
             continue

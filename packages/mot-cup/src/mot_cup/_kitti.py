@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mot_cup._boxes import Floats
-from mot_cup._detections import Detections
+from mot_cup._detections import Detections, DetectionSequence
 from mot_cup._lines import Lines, read_lines, write_lines
-from mot_cup._mot import by_frame, check_frame_order, check_identity_order
+from mot_cup._mot import check_frame_order, check_identity_order
 from mot_cup._tracks import Ints, Tracks
 from tenfold import DataError, UnknownNameError
 
@@ -126,14 +126,14 @@ class KittiObjects:
         some = self.of(*types)
         return Tracks(some.frames, some.ids, some.boxes, some.scores, some.classes)
 
-    def detections(self, *types: str) -> dict[int, Detections]:
+    def detections(self, *types: str) -> DetectionSequence:
         """Return the boxes of every frame, in pixels, of some types; of all but DontCare by default.
 
         Boxes without area are left out: those of objects at the picture's border, cut off by it.
         """
         some = self.of(*types)
         some = some[np.flatnonzero((some.boxes[:, 2:] > some.boxes[:, :2]).all(1))]
-        return by_frame(some.frames, Detections(some.boxes, some.scores, some.classes))
+        return DetectionSequence(some.frames, Detections(some.boxes, some.scores, some.classes))
 
 
 def read_kitti_tracks(path: Path) -> KittiObjects:

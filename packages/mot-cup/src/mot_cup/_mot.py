@@ -16,13 +16,12 @@ from __future__ import annotations
 import configparser
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from mot_cup._boxes import Floats
-from mot_cup._detections import Detections
+from mot_cup._detections import Detections, DetectionSequence
 from mot_cup._lines import Lines, read_lines, write_lines
 from mot_cup._tracks import Ints, Tracks
 from tenfold import DataError
@@ -53,7 +52,7 @@ class SequenceInfo:
     height: int
 
 
-def read_mot_detections(path: Path, *, unit: str = "px") -> dict[int, Detections]:
+def read_mot_detections(path: Path, *, unit: str = "px") -> DetectionSequence:
     """Read detections in MOTChallenge's format.
 
     Parameters
@@ -64,7 +63,7 @@ def read_mot_detections(path: Path, *, unit: str = "px") -> dict[int, Detections
 
     Returns
     -------
-    dict from frame to Detections
+    DetectionSequence
         In order of frames; frames without detections are absent.
 
     Raises
@@ -78,7 +77,7 @@ def read_mot_detections(path: Path, *, unit: str = "px") -> dict[int, Detections
     lines.check((lines.values[:, 4:6] > 0).all(1), "a positive width and height")
     check_frame_order(lines, frames)
     lines.check_distinct()
-    return by_frame(frames, Detections(boxes, lines.values[:, 6], _classes(lines), unit=unit))
+    return DetectionSequence(frames, Detections(boxes, lines.values[:, 6], _classes(lines), unit=unit))
 
 
 def write_mot_detections(path: Path, detections: Mapping[int, Detections]) -> None:
@@ -186,12 +185,6 @@ def write_sequence_info(path: Path, info: SequenceInfo) -> None:
         f"imWidth={info.width}\nimHeight={info.height}\nimExt=.jpg\n"
     )
     write_whole(path, lambda temporary: _write(temporary, text))
-
-
-def by_frame(frames: Ints, detections: Detections) -> dict[int, Detections]:
-    """Split detections, sorted by frame, into those of every frame."""
-    edges = [*np.flatnonzero(np.diff(frames, prepend=frames[:1] - 1)).tolist(), len(frames)]
-    return {int(frames[start]): detections[start:end] for start, end in pairwise(edges)}
 
 
 def check_frame_order(lines: Lines, frames: Ints) -> None:

@@ -16,16 +16,16 @@ from pathlib import Path
 import numpy as np
 
 from mot_cup._boxes import to_space
-from mot_cup._detections import ROUNDING, BoxCovariance, Detections
+from mot_cup._detections import ROUNDING, BoxCovariance, Detections, DetectionSequence
 from mot_cup._lines import read_lines, write_lines
-from mot_cup._mot import by_frame, check_frame_order
+from mot_cup._mot import check_frame_order
 from tenfold import DataError
 
 WIDTH = 20
 UPPER = np.triu_indices(4)
 
 
-def read_mot_covariances(path: Path, *, unit: str = "px") -> dict[int, Detections]:
+def read_mot_covariances(path: Path, *, unit: str = "px") -> DetectionSequence:
     """Read detections with covariances.
 
     Parameters
@@ -36,7 +36,7 @@ def read_mot_covariances(path: Path, *, unit: str = "px") -> dict[int, Detection
 
     Returns
     -------
-    dict from frame to Detections
+    DetectionSequence
         In order of frames; frames without detections are absent. Covariances are of ``xywh``.
 
     Raises
@@ -62,7 +62,7 @@ def read_mot_covariances(path: Path, *, unit: str = "px") -> dict[int, Detection
         np.linalg.eigvalsh(matrices)[:, 0] >= -ROUNDING * scale, "a covariance, no negative eigenvalue"
     )
     boxes = np.concatenate([corner, corner + size], axis=1)
-    return by_frame(
+    return DetectionSequence(
         frames,
         Detections(boxes, lines.values[:, 6], classes, BoxCovariance(matrices, "xywh", unit), unit),
     )

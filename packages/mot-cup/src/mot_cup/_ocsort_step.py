@@ -150,7 +150,7 @@ def run(
             t = partners[d]
             if t != FREE and notes[t, GAP] > 1 and notes[t, HITS] > 0:
                 _retrace(filters, observed, notes, t, now, its_errors, d, model, noise, as_published)
-        update(filters, partners, its_z, noise, its_errors)
+        update(filters, partners, its_z, 0, last - first, noise, its_errors)
         row_of[:alive] = FREE
         for d in range(last - first):
             t = partners[d]
@@ -370,7 +370,7 @@ def _retrace(
         for j in range(16 if len(errors) else 0):
             row, column = j // 4, j % 4
             between[0, row, column] = (1 - u) ** 2 * notes[t, ERRORS + j] + u**2 * errors[d, row, column]
-        update(its_filter, track, z, noise, between)
+        update(its_filter, track, z, 0, 1, noise, between)
         if i < gap:
             predict(its_filter, 1, noise, dt)
 

@@ -23,6 +23,7 @@ from scipy.special import gammaincinv
 from mot_cup._assignment import assign_within
 from mot_cup._boxes import Floats
 from mot_cup._rotated import RotatedDetections, bounding_boxes, resolve_flips, rotated_iou, wrap
+from mot_cup._tracker import check_life
 from mot_cup._tracks import Ints, Tracks
 from mot_cup.fusion import Association
 from tenfold import DataError, SettingError, UnknownNameError
@@ -106,7 +107,7 @@ class RotatedSort:
 
     Parameters
     ----------
-    max_age : int
+    max_age : float
         Frames that a track is kept without a detection.
     min_hits : int
         Detections in a row, beyond its first, after which a track is reported; in the first `min_hits` frames
@@ -132,7 +133,7 @@ class RotatedSort:
     def __init__(
         self,
         *,
-        max_age: int = 1,
+        max_age: float = 1,
         min_hits: int = 3,
         association: Association = "iou",
         limit: float | None = None,
@@ -141,8 +142,7 @@ class RotatedSort:
         per_class: bool = False,
         unit: str = "px",
     ) -> None:
-        if not (0 <= max_age < np.inf and min_hits >= 0):
-            raise SettingError(f"max_age {max_age}, min_hits {min_hits}", "0 or more", "Correct them.")
+        check_life(max_age, min_hits)
         for kind, name, known in (
             ("association", association, ("iou", "mahalanobis")),
             ("uncertainty", uncertainty, ("off", "covariance")),

@@ -15,17 +15,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from mot_cup._association import FREE, IOU, associate, by_plain_overlap
+from mot_cup._association import FREE, IOU, Bools, associate, by_candidates, by_plain_overlap
 from mot_cup._boxes import Floats
 from mot_cup._compiled import compiled
 from mot_cup._kalman import (
-    copy_filter,
+    DENSE,
+    copy_row,
     enlarge,
     measurement_variance,
     position_covariance,
-    predict,
+    predict_dense,
+    predict_split,
     start,
-    update,
+    update_dense,
+    update_split,
 )
 from mot_cup._state_models import corners, measure
 from mot_cup._tracks import Ints
@@ -108,124 +111,296 @@ def run(
     ends : ndarray of int64
         Shape (frames,): how many rows of `out` there are after each frame.
     """
-    z = np.empty((len(rows), 4))
+    z, partners = np.empty((len(rows), 4)), np.full(len(rows), FREE)
     for d in range(len(rows)):
         measure(model, rows, d, z)
-    boxes, row_of = np.empty((len(counts), 4)), np.empty(len(counts), np.int64)
-    untaken, plain = np.zeros(len(counts), np.bool_), len(stages) == 1 and stages[0, 0] == IOU
-    ends, reported = np.empty(len(steps), np.int64), 0
-    alive, next_id, seen = tracker[ALIVE], tracker[NEXT_ID], tracker[FRAME]
-    for frame in range(len(steps)):
-        first, last = starts[frame], starts[frame + 1]
-        seen += 1
-        if alive + last - first > len(counts):
-            capacity = max(2 * len(counts), alive + last - first)
+    ends, frame = np.empty(len(steps), np.int64), 0
+    while frame < len(steps):
+        needed = tracker[ALIVE] + starts[frame + 1] - starts[frame]
+        if needed > len(counts):
+            capacity = max(2 * len(counts), needed)
             filters, counts = enlarge(filters, capacity), enlarge(counts, capacity)
-            boxes, row_of = np.empty((capacity, 4)), np.empty(capacity, np.int64)
-            untaken = np.zeros(capacity, np.bool_)
-        alive = _advance(filters, counts, boxes, alive, model, noise, steps[frame], coast > 0)
-        its_errors = errors[first:last] if len(errors) else errors
-        partners = np.full(last - first, FREE)
-        # As `associate` would begin, without what it takes to call it in every frame.
-        if not plain or not by_plain_overlap(
-            stages[0, 1],
-            rows[first:last],
-            boxes[:alive],
-            counts[:alive, CLASS],
-            per_class,
+        frame = _take(
+            frame,
+            filters,
+            counts,
+            tracker,
+            rows,
+            z,
             partners,
-            untaken[:alive],
-        ):
-            partners = associate(
-                stages,
-                rows[first:last],
-                z[first:last],
-                boxes[:alive],
-                counts[:alive, CLASS],
-                filters,
-                noise,
-                its_errors,
-                per_class,
-            )
-        if len(trace):
-            _write_innovations(trace[first:last], filters, partners, z[first:last], noise, its_errors)
-        update(filters, partners, z[first:last], noise, its_errors)
-        row_of[:alive] = -1
-        for d in range(first, last):
-            t = partners[d - first]
-            if t == FREE and rows[d, 4] < begin_score:
-                continue
-            if t == FREE:
-                t = partners[d - first] = alive
-                alive += 1
-                start(filters, t, z, d, noise, errors, first_is_measured)
-                counts[t, ID], counts[t, STREAK] = next_id, 0
-                next_id += 1
-            else:
-                counts[t, STREAK] += 1
-            counts[t, CLASS], counts[t, IDLE], row_of[t] = rows[d, 5], 0.0, d
-        if len(trace):
-            _write_posteriors(trace[first:last], filters, partners)
-        kept = 0
-        for t in range(alive):
-            d = row_of[t]
-            confirmed = counts[t, STREAK] >= min_hits or seen <= min_hits
-            due = confirmed and (d >= 0 or counts[t, IDLE] <= coast)
-            if due and corners(model, filters, t, out, reported):
-                out[reported, 4], out[reported, 5] = counts[t, ID], rows[d, 4] if d >= 0 else 0.0
-                out[reported, 6], out[reported, 7] = counts[t, CLASS], d - first if d >= 0 else -1
-                reported += 1
-            if counts[t, IDLE] <= max_age:
-                if t != kept:
-                    _move(filters, counts, t, kept)
-                kept += 1
-        alive = kept
-        ends[frame] = reported
-    tracker[ALIVE], tracker[NEXT_ID], tracker[FRAME] = alive, next_id, seen
+            starts,
+            errors,
+            steps,
+            out,
+            ends,
+            trace,
+            noise,
+            stages,
+            model,
+            max_age,
+            min_hits,
+            per_class,
+            begin_score,
+            coast,
+            first_is_measured,
+        )
     return filters, counts, ends
 
 
 @compiled
-def _advance(
+def _take(
+    frame: int,
     filters: Floats,
     counts: Floats,
-    boxes: Floats,
-    alive: int,
-    model: int,
+    tracker: Ints,
+    rows: Floats,
+    z: Floats,
+    partners: Ints,
+    starts: Ints,
+    errors: Floats,
+    steps: Floats,
+    out: Floats,
+    ends: Ints,
+    trace: Floats,
     noise: Floats,
-    dt: float,
-    all_hits: bool,
+    stages: Floats,
+    model: int,
+    max_age: float,
+    min_hits: int,
+    per_class: bool,
+    begin_score: float,
+    coast: float,
+    first_is_measured: bool,
 ) -> int:
-    """Predict tracks and write their boxes, drop those that are none, and return how many are left."""
+    """Take frames from one on while there is room for their tracks, and return the next.
+
+    What is called for every frame calls nothing in turn, and no array is named anew: numba would count
+    arrays in and out, which takes longer than all of the rest.
+    """
+    capacity, dense = len(counts), filters.shape[1] == DENSE
+    boxes, classes, row_of = np.empty((capacity, 4)), counts[:, CLASS], np.empty(capacity, np.int64)
+    marks, untaken = np.empty(capacity, np.int64), np.zeros(capacity, np.bool_)
+    plain = len(stages) == 1 and stages[0, 0] == IOU
+    while frame < len(steps):
+        first, last = starts[frame], starts[frame + 1]
+        if tracker[ALIVE] + last - first > capacity:
+            break
+        _hold_sizes(filters, tracker[ALIVE], steps[frame])
+        if dense:
+            predict_dense(filters, tracker[ALIVE], noise, steps[frame])
+        else:
+            predict_split(filters, tracker[ALIVE], noise, steps[frame])
+        _drop_without_box(filters, counts, tracker, boxes, model, steps[frame], coast > 0)
+        # As `associate` does with this one stage.
+        if not plain or not by_plain_overlap(
+            stages[0, 1],
+            rows,
+            first,
+            last,
+            boxes,
+            tracker[ALIVE],
+            classes,
+            per_class,
+            partners,
+            untaken,
+            marks,
+        ):
+            _associate(
+                stages,
+                plain,
+                rows[first:last],
+                z[first:last],
+                boxes[: tracker[ALIVE]],
+                classes[: tracker[ALIVE]],
+                filters,
+                noise,
+                errors[first:last] if len(errors) else errors,
+                per_class,
+                partners[first:last],
+                untaken[: tracker[ALIVE]],
+            )
+        if len(trace):
+            _write_innovations(trace, filters, partners, z, first, last, noise, errors)
+        if dense:
+            update_dense(filters, partners, z, first, last, noise, errors)
+        else:
+            update_split(filters, partners, z, first, last, noise, errors)
+        _begin(
+            filters,
+            counts,
+            tracker,
+            rows,
+            z,
+            partners,
+            row_of,
+            first,
+            last,
+            noise,
+            errors,
+            begin_score,
+            first_is_measured,
+        )
+        if len(trace):
+            _write_posteriors(trace, filters, partners, first, last)
+        reported = ends[frame - 1] if frame else 0
+        ends[frame] = _report(
+            filters, counts, tracker, rows, row_of, first, out, reported, model, max_age, min_hits, coast
+        )
+        frame += 1
+    return frame
+
+
+@compiled
+def _hold_sizes(filters: Floats, alive: int, dt: float) -> None:
+    """Stop sizes that would fall to zero or below."""
     for t in range(alive):
         for j in (2, 3):
             if filters[t, j] + dt * filters[t, j + 4] <= 0:
                 filters[t, j + 4] = 0.0
-    predict(filters, alive, noise, dt)
+
+
+@compiled
+def _drop_without_box(
+    filters: Floats,
+    counts: Floats,
+    tracker: Ints,
+    boxes: Floats,
+    model: int,
+    dt: float,
+    all_hits: bool,
+) -> None:
+    """Write the boxes of predicted tracks, and drop those that have none."""
     kept = 0
-    for t in range(alive):
+    for t in range(tracker[ALIVE]):
         if counts[t, IDLE] > 0 and not all_hits:
             counts[t, STREAK] = 0
         counts[t, IDLE] += dt
         if corners(model, filters, t, boxes, kept):
             if t != kept:
-                _move(filters, counts, t, kept)
+                copy_row(filters, t, kept)
+                copy_row(counts, t, kept)
             kept += 1
-    return kept
+    tracker[ALIVE] = kept
 
 
 @compiled
-def _move(filters: Floats, counts: Floats, source: int, target: int) -> None:
-    copy_filter(filters, source, filters, target)
-    copy_filter(counts, source, counts, target)
+def _associate(
+    stages: Floats,
+    plain: bool,
+    rows: Floats,
+    z: Floats,
+    boxes: Floats,
+    classes: Floats,
+    filters: Floats,
+    noise: Floats,
+    errors: Floats,
+    per_class: bool,
+    partners: Ints,
+    untaken: Bools,
+) -> None:
+    if plain:
+        by_candidates(
+            IOU,
+            stages[0, 1],
+            rows,
+            z,
+            boxes,
+            classes,
+            filters,
+            noise,
+            errors,
+            per_class,
+            partners,
+            untaken,
+        )
+    else:
+        partners[:] = associate(stages, rows, z, boxes, classes, filters, noise, errors, per_class)
+
+
+@compiled
+def _begin(
+    filters: Floats,
+    counts: Floats,
+    tracker: Ints,
+    rows: Floats,
+    z: Floats,
+    partners: Ints,
+    row_of: Ints,
+    first: int,
+    last: int,
+    noise: Floats,
+    errors: Floats,
+    begin_score: float,
+    first_is_measured: bool,
+) -> None:
+    """Note what tracks have a detection, and begin tracks at the others."""
+    alive = tracker[ALIVE]
+    for t in range(alive):
+        row_of[t] = FREE
+    for d in range(first, last):
+        t = partners[d]
+        if t == FREE and rows[d, 4] < begin_score:
+            continue
+        if t == FREE:
+            t = partners[d] = alive
+            alive += 1
+            start(filters, t, z, d, noise, errors, first_is_measured)
+            counts[t, ID], counts[t, STREAK] = tracker[NEXT_ID], 0
+            tracker[NEXT_ID] += 1
+        else:
+            counts[t, STREAK] += 1
+        counts[t, CLASS], counts[t, IDLE], row_of[t] = rows[d, 5], 0.0, d
+    tracker[ALIVE] = alive
+
+
+@compiled
+def _report(
+    filters: Floats,
+    counts: Floats,
+    tracker: Ints,
+    rows: Floats,
+    row_of: Ints,
+    first: int,
+    out: Floats,
+    reported: int,
+    model: int,
+    max_age: float,
+    min_hits: int,
+    coast: float,
+) -> int:
+    """Write the tracks of a frame after so many rows, drop those that are idle, and return the rows then."""
+    tracker[FRAME] += 1
+    kept = 0
+    for t in range(tracker[ALIVE]):
+        d = row_of[t]
+        confirmed = counts[t, STREAK] >= min_hits or tracker[FRAME] <= min_hits
+        due = confirmed and (d != FREE or counts[t, IDLE] <= coast)
+        if due and corners(model, filters, t, out, reported):
+            out[reported, 4], out[reported, 5] = counts[t, ID], rows[d, 4] if d != FREE else 0.0
+            out[reported, 6], out[reported, 7] = counts[t, CLASS], d - first if d != FREE else -1
+            reported += 1
+        if counts[t, IDLE] <= max_age:
+            if t != kept:
+                copy_row(filters, t, kept)
+                copy_row(counts, t, kept)
+            kept += 1
+    tracker[ALIVE] = kept
+    return reported
 
 
 @compiled
 def _write_innovations(
-    trace: Floats, filters: Floats, partners: Ints, z: Floats, noise: Floats, errors: Floats
+    trace: Floats,
+    filters: Floats,
+    partners: Ints,
+    z: Floats,
+    first: int,
+    last: int,
+    noise: Floats,
+    errors: Floats,
 ) -> None:
-    trace[:, :POSTERIOR] = np.nan
-    for d in range(len(partners)):
+    trace[first:last, :POSTERIOR] = np.nan
+    for d in range(first, last):
         t = partners[d]
         if t == FREE:
             continue
@@ -239,9 +414,9 @@ def _write_innovations(
 
 
 @compiled
-def _write_posteriors(trace: Floats, filters: Floats, partners: Ints) -> None:
-    trace[:, POSTERIOR:] = np.nan
-    for d in range(len(partners)):
+def _write_posteriors(trace: Floats, filters: Floats, partners: Ints, first: int, last: int) -> None:
+    trace[first:last, POSTERIOR:] = np.nan
+    for d in range(first, last):
         if partners[d] == FREE:
             continue
         for i in range(4):

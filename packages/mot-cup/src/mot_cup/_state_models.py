@@ -16,7 +16,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from mot_cup._boxes import Floats
-from mot_cup._compiled import compiled
+from mot_cup._compiled import inlined
 from tenfold import UnknownNameError
 
 StateModel = Literal["xysr", "xyah", "xywh"]
@@ -37,7 +37,7 @@ def model_number(name: str) -> int:
     return MODELS.index(name)
 
 
-@compiled
+@inlined
 def measure(model: int, boxes: Floats, row: int, out: Floats) -> None:
     """Write the four coordinates of a box into the same row of `out`.
 
@@ -61,7 +61,7 @@ def measure(model: int, boxes: Floats, row: int, out: Floats) -> None:
         out[row, 2], out[row, 3] = w, h
 
 
-@compiled
+@inlined
 def corners(model: int, filters: Floats, track: int, out: Floats, row: int) -> bool:
     """Write the corners of a state into a row of `out`, and return whether there are any.
 

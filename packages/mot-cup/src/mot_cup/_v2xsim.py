@@ -34,11 +34,10 @@ from typing import Literal
 import numpy as np
 
 from mot_cup._boxes import Floats
-from mot_cup._detections import BoxCovariance, Detections
+from mot_cup._detections import BoxCovariance, Detections, DetectionSequence
 from mot_cup._lines import read_lines, write_lines
 from mot_cup._mot import (
     SequenceInfo,
-    by_frame,
     check_frame_order,
     read_mot_tracks,
     read_sequence_info,
@@ -56,14 +55,14 @@ class V2XSimSequence:
     Attributes
     ----------
     agent, scene : int
-    detections : dict from frame to Detections
+    detections : mapping from frame to Detections
     truth : Tracks
     info : SequenceInfo
     """
 
     agent: int
     scene: int
-    detections: dict[int, Detections]
+    detections: Mapping[int, Detections]
     truth: Tracks
     info: SequenceInfo
 
@@ -114,7 +113,7 @@ def read_v2xsim(
 
 def read_v2xsim_detections(
     path: Path, *, unit: Literal["px", "m"] = "px", upright: bool = False
-) -> dict[int, Detections]:
+) -> DetectionSequence:
     """Read detections of V2X-Sim with their covariances.
 
     Parameters
@@ -128,7 +127,7 @@ def read_v2xsim_detections(
 
     Returns
     -------
-    dict from frame to Detections
+    DetectionSequence
         In order of frames; covariances are of ``xysr``.
 
     Raises
@@ -157,7 +156,7 @@ def read_v2xsim_detections(
     if unit == "px":
         covariance = covariance.to_unit("px", PIXELS_PER_METRE)
     boxes = _place(np.concatenate([corner, corner + size], axis=1), unit, upright)
-    return by_frame(frames, Detections(boxes, lines.values[:, 6], None, covariance, unit))  # type: ignore[arg-type]
+    return DetectionSequence(frames, Detections(boxes, lines.values[:, 6], None, covariance, unit))  # type: ignore[arg-type]
 
 
 def write_v2xsim_detections(path: Path, detections: Mapping[int, Detections]) -> None:

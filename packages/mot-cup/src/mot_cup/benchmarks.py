@@ -1,11 +1,15 @@
 """What tracking costs, beside SORT with a filterpy filter for every object, in the same run.
 
-CPU time of this process a frame, in rounds in each of which everything is timed in turn: whole sequences, and
-frame by frame from arrays, as an application with a camera has them. The sequences are the eleven of MOT15
-where their detections are in ``TENFOLD_DATA/tracking/sort_mot15``, else simulated ones of as many objects.
+CPU time of this process a frame, in rounds in each of which everything is timed in turn: whole sequences, in
+one piece as readers give them and as a `Detections` a frame, and frame by frame from arrays, as an
+application with a camera has them. The sequences are the eleven of MOT15 where their detections are in
+``TENFOLD_DATA/tracking/sort_mot15``, else simulated ones of as many objects. Everything has its detections in
+memory in the form that it takes, and makes its tracker anew for each sequence; nothing reads or writes files.
 
 The peer is SORT in Python with one filterpy filter a track, on our compiled association. ``--set
-reference=PATH`` also times the author's own sort.py, which is no part of this package.
+reference=PATH`` also times the author's own sort.py, which is no part of this package, as its main program
+does: a call of ``update`` with the array of each frame. It takes its assignment from lap, as its requirements
+say; without lap it would try to import it at every assignment, an eighth of its time, so that is refused.
 
 Then a crowd, a long stream with the memory that the process has after each tenth of it, and how long a fresh
 process takes to its first tracks, with numba's code on disk and without.
@@ -31,7 +35,7 @@ import psutil
 from filterpy.kalman import KalmanFilter
 
 from mot_cup._boxes import Floats
-from mot_cup._detections import Detections
+from mot_cup._detections import Detections, DetectionSequence
 from mot_cup._filterpy import FilterpyModel
 from mot_cup._kalman import FIRST, FIRST_VELOCITY, MEASUREMENT, PROCESS, PROCESS_VELOCITY
 from mot_cup._noise import SORT_NOISE
@@ -43,7 +47,8 @@ from tenfold.experiment import Experiment, Record, Run, Table
 
 Frames = list[Floats]
 FORMS = {
-    "whole": "whole sequences",
+    "whole": "whole sequences, as read",
+    "listed": "whole sequences, Detections a frame",
     "online": "frame by frame",
     "filterpy": "filterpy, one filter a track",
     "reference": "the author's sort.py",
@@ -105,9 +110,11 @@ def measure(run: Run[Settings]) -> None:
     """Time SORT and its peers, and weigh a long stream."""
     settings = run.settings
     name, sequences = sequences_of(settings)
-    packed = [[Detections.from_array(rows) for rows in frames] for frames in sequences]
+    pieces = [in_one_piece(frames) for frames in sequences]
+    listed = [[Detections.from_array(rows) for rows in frames] for frames in sequences]
     passes: dict[str, Callable[[], object]] = {
-        "whole": lambda: [Sort().track(frames) for frames in packed],
+        "whole": lambda: [Sort().track(frames) for frames in pieces],
+        "listed": lambda: [Sort().track(frames) for frames in listed],
         "online": lambda: [_online(Sort(), frames) for frames in sequences],
         "filterpy": lambda: [_online(Sort(state=filterpy_sort()), frames) for frames in sequences],
     }
@@ -178,6 +185,12 @@ def _read(path: Path) -> Frames:
     return [nothing if frame is None else np.column_stack([frame.boxes, frame.scores]) for frame in frames]
 
 
+def in_one_piece(frames: Frames) -> DetectionSequence:
+    """Return frames, numbered from 1, as a reader would; those without detections at either end are not."""
+    numbers = np.repeat(np.arange(1, len(frames) + 1), [len(rows) for rows in frames])
+    return DetectionSequence(numbers, Detections.from_array(np.concatenate(frames)))
+
+
 def simulated(objects: int, frames: int, seed: int) -> Frames:
     """Return detections of so many objects at a time in a field as dense as MOT15's, each seen mostly.
 
@@ -231,8 +244,10 @@ def load_reference(path: Path) -> Any:
     Raises
     ------
     DataError
-        There is no such file, or it has no class Sort.
+        There is no such file, it has no class Sort, or lap is not installed.
     """
+    if importlib.util.find_spec("lap") is None:
+        raise DataError("no lap beside sort.py", "what its requirements name", "Install it: pip install lap.")
     if not path.is_file():
         raise DataError(f"no file {path}", "abewley's sort.py", "Correct the path.")
     drawing = ["matplotlib", "matplotlib.pyplot", "matplotlib.patches", "skimage", "skimage.io"]

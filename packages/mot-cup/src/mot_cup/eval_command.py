@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json as encoder
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,8 +15,8 @@ from mot_cup.identities import IdentityCheck, check_identities, relink
 from mot_cup.io import read_kitti_tracks, read_sequence_info, read_tracks
 from mot_cup.metrics import ALPHAS, Scores, average, combine, evaluate
 from tenfold import DataError, SettingError
-from tenfold.experiment import Table, write_json
-from tenfold.experiment.cli import show
+from tenfold.experiment import Table
+from tenfold.experiment.cli import show, write_document
 
 Preprocessing = Literal["none", "MOT15", "MOT16", "MOT17", "MOT20", "KITTI"]
 
@@ -83,10 +81,7 @@ def eval_command(
             soft_wrap=True,
             highlight=False,
         )
-    if json == "-":
-        sys.stdout.write(encoder.dumps(document, indent=1) + "\n")
-    elif json is not None:
-        write_json(Path(json), document)
+    write_document(document, json)
 
 
 def eval_table(document: Mapping[str, Any]) -> Table:

@@ -1,7 +1,8 @@
 """Readers and writers of tracking files: MOTChallenge, KITTI, V2X-Sim.
 
-Detections come as a dictionary from frame to `Detections`, which trackers take; boxes with identities, truth
-or results, as `Tracks`. `read_detections` and `read_tracks` find out the format by themselves.
+Detections come as a `DetectionSequence`, a mapping from frame to `Detections`, which trackers take; boxes
+with identities, truth or results, as `Tracks`. `read_detections` and `read_tracks` find out the format by
+themselves.
 
 A wrong line ends in a `tenfold.DataError` that names the file and the line. Files are written to a temporary
 one, then renamed, with as many digits as bring back the same numbers.
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mot_cup._detections import Detections
+from mot_cup._detections import DetectionSequence
 from mot_cup._kitti import (
     KITTI_TYPES,
     KittiObjects,
@@ -65,7 +66,7 @@ __all__ = [
 ]
 
 
-def read_detections(path: Path) -> dict[int, Detections]:
+def read_detections(path: Path) -> DetectionSequence:
     """Read detections in pixels, by the number of values in a line.
 
     V2X-Sim's have 14, KITTI's 15, MOTChallenge's with covariances 20, and the rest are MOTChallenge's.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from mot_cup._detections import Detections
 from mot_cup._tracks import Tracks
 from mot_cup.io import read_detections, read_tracks
 from mot_cup.render import RenderSettings, render
@@ -39,7 +41,7 @@ def render_command(
     """Draw tracks: boxes, identities in lasting colours, trails, and what detections are sure of."""
     settings = RenderSettings(size=size, trail=trail, sigmas=sigmas, labels=labels, view=_view(view))
     shown = read_tracks(tracks)
-    found = None if detections is None else read_detections(detections)
+    found: Mapping[int, Detections] | None = None if detections is None else read_detections(detections)
     if frames is not None:
         first, last = _range(frames)
         within = (shown.frames >= first) & (shown.frames <= last)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from dataclasses import asdict
 from functools import partial
@@ -21,7 +20,7 @@ from mot_cup.render import street_map
 from mot_cup.simulation import Noise, Scene, SceneSettings, Streets, simulate
 from tenfold import SettingError
 from tenfold.experiment import Table, write_json, write_whole
-from tenfold.experiment.cli import override, show
+from tenfold.experiment.cli import override, show, write_document
 
 
 def simulate_command(
@@ -80,10 +79,7 @@ def simulate_command(
     document = {"seed": seed, "fusion": combination, "settings": asdict(chosen), "sequences": rows}
     write_json(output / "scene.json", document)
     show([_table(rows, chosen)], Console(stderr=json == "-"))
-    if json == "-":
-        sys.stdout.write((output / "scene.json").read_text(encoding="utf-8"))
-    elif json is not None:
-        write_json(Path(json), document)
+    write_document(document, json)
 
 
 def _write(

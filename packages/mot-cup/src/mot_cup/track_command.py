@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import json as encoder
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,8 +22,8 @@ from mot_cup._tracks import Tracks
 from mot_cup.conformal import Calibration
 from mot_cup.io import read_detections, write_mot_tracks
 from tenfold import DataError, SettingError
-from tenfold.experiment import Table, write_json
-from tenfold.experiment.cli import override, show
+from tenfold.experiment import Table
+from tenfold.experiment.cli import override, show, write_document
 
 TRACKERS: dict[str, Any] = {"sort": Sort, "bytetrack": ByteTrack, "ocsort": OCSort}
 Uncertain = Literal["off", "covariance", "conformal", "paper"]
@@ -85,10 +83,7 @@ def track_command(
         rows.append(_row(name, frames, tracks, seconds))
     document = {"tracker": tracker, "uncertainty": uncertainty, "sequences": rows}
     show([track_table(document)], Console(stderr=json == "-"))
-    if json == "-":
-        sys.stdout.write(encoder.dumps(document, indent=1) + "\n")
-    elif json is not None:
-        write_json(Path(json), document)
+    write_document(document, json)
 
 
 def make(tracker: str, uncertainty: str, assignments: Sequence[str]) -> Any:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json as encoder
 import math
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -23,8 +21,8 @@ from spectral_dp._audit.single_step import (
     repeat,
     single_step_audit,
 )
-from tenfold.experiment import Table, write_json
-from tenfold.experiment.cli import show, user_function
+from tenfold.experiment import Table
+from tenfold.experiment.cli import show, user_function, write_document
 
 Json = Annotated[str | None, typer.Option("--json", help="Write the figures here; - for stdout.")]
 Plot = Annotated[Path | None, typer.Option(help="Write a picture (PNG) here.")]
@@ -190,10 +188,7 @@ def _present(
     if claims and not findings:
         console.print("nothing contradicts the claim", highlight=False)
     finite = _finite(document)
-    if json == "-":
-        sys.stdout.write(encoder.dumps(finite, indent=1) + "\n")
-    elif json is not None:
-        write_json(Path(json), finite)
+    write_document(finite, json)
     if findings:
         raise typer.Exit(1)
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json as encoder
 import math
-import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,8 +11,8 @@ from rich.console import Console
 
 from spectral_dp._planning import Accountant, epsilon, noise_multiplier
 from tenfold import SettingError
-from tenfold.experiment import Table, write_json
-from tenfold.experiment.cli import show
+from tenfold.experiment import Table
+from tenfold.experiment.cli import show, write_document
 
 
 def epsilon_command(
@@ -63,10 +60,7 @@ def epsilon_command(
             )
     document = {"accountant": accountant, "delta": delta, "budget": budget, "trainings": trainings}
     show([epsilon_table(document)], Console(stderr=json == "-"))
-    if json == "-":
-        sys.stdout.write(encoder.dumps(document, indent=1) + "\n")
-    elif json is not None:
-        write_json(Path(json), document)
+    write_document(document, json)
 
 
 def epsilon_table(document: Mapping[str, Any]) -> Table:

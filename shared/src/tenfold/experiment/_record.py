@@ -135,8 +135,13 @@ def write_json(path: Path, document: Any) -> None:
     OutputError
         The file cannot be written.
     """
-    text = json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    text = as_json(document)
     write_whole(path, lambda temporary: _write_text(temporary, text))
+
+
+def as_json(document: Any) -> str:
+    """Return the text of a JSON document; NaN and infinity are refused."""
+    return json.dumps(document, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def read_records(path: Path) -> list[Record]:

@@ -30,7 +30,7 @@ from rich.progress import (
 from tenfold.errors import SettingError, TenfoldError, UnknownNameError
 from tenfold.experiment._experiment import Experiment
 from tenfold.experiment._ray import RayCluster
-from tenfold.experiment._record import Record, write_json
+from tenfold.experiment._record import Record, as_json, write_json
 from tenfold.experiment._sweep import Engine, InProcess, Job, LocalProcesses, Notify, sweep
 from tenfold.experiment._table import Table
 
@@ -88,6 +88,27 @@ def show(tables: Sequence[Table], console: Console) -> None:
         console.width = 200
     for table in tables:
         console.print(table.rich())
+
+
+def write_document(document: Any, json: str | None) -> None:
+    """Write what a command found where its ``--json`` says.
+
+    Parameters
+    ----------
+    document : object
+        Of what JSON has, without NaN and infinity.
+    json : str or None
+        A file, ``"-"`` for standard output, or None for nowhere.
+
+    Raises
+    ------
+    OutputError
+        The file cannot be written.
+    """
+    if json == "-":
+        sys.stdout.write(as_json(document))
+    elif json is not None:
+        write_json(Path(json), document)
 
 
 def user_function(name: str) -> Callable[..., Any]:
@@ -276,16 +297,8 @@ def _present(
     show([table(records) for table in experiment.tables.values()], console)
     for picture in pictures:
         console.print(f"plot: {picture}", soft_wrap=True, highlight=False)
-    if json is None:
-        return
     documents = [record.as_dict() for record in records]
-    document = documents[0] if len(documents) == 1 else documents
-    if json == "-":
-        import json as encoder
-
-        sys.stdout.write(encoder.dumps(document, indent=1) + "\n")
-    else:
-        write_json(Path(json), document)
+    write_document(documents[0] if len(documents) == 1 else documents, json)
 
 
 def _settings_help(experiment: Experiment[Any]) -> str:
