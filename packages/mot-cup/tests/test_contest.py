@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from mot_cup import Detections, Tracks
-from mot_cup._contest import METHODS, SPACE, Clip, best, draw, judge, tracker
-from mot_cup._contest_data import error_model, kitti_cars, simulated, tune, v2x_sim
+from mot_cup._contest import METHODS, SPACE, Candidate, Clip, draw, judge, tracker
+from mot_cup._contest_data import Contest, Fold, error_model, kitti_cars, simulated, v2x_sim
+from mot_cup._contest_search import neighbours, tune
 from mot_cup.conformal import Matches
 from mot_cup.experiments import Settings, run
 from mot_cup.gain import MISREPORTED, gain
 from mot_cup.gain import Settings as GainSettings
-from mot_cup.metrics import Scores
+from mot_cup.metrics import Scores, combine
 from mot_cup.simulation import SceneSettings
 from tenfold import SettingError
 
@@ -28,17 +29,38 @@ def real() -> None:
         pytest.skip("TENFOLD_DATA does not name a folder with tracking/v2xsim and tracking/kitti")
 
 
+def one(contest: Contest, method: str) -> Candidate:
+    return draw(contest.space(method), 1, np.random.default_rng(0))[0]
+
+
 def test_draws_are_of_the_same_space_and_alike_by_seed() -> None:
-    drawn = draw(("a", "b"), 50, np.random.default_rng(0))
-    assert drawn == draw(("a", "b"), 50, np.random.default_rng(0))
-    assert {item.frames for item in drawn} == {"a", "b"}
-    for name, values in SPACE.items():
+    space = {"frames": ("a", "b"), **SPACE}
+    drawn = draw(space, 50, np.random.default_rng(0))
+    assert drawn == draw(space, 50, np.random.default_rng(0))
+    for name, values in space.items():
         assert {getattr(item, name) for item in drawn} <= set(values)
         assert len({getattr(item, name) for item in drawn}) > 1
 
 
-def test_tuning_takes_the_most_hota_of_the_scenes_to_tune_on_and_sees_no_other() -> None:
-    contest = simulated(SMALL, 2, 1, [0])
+def test_all_that_needs_no_covariance_is_open_to_both() -> None:
+    contest = simulated(SMALL, 1, 1, [0])
+    control, ours = contest.space("constant"), contest.space("covariance")
+    assert {name: control[name] for name in SPACE} == {name: ours[name] for name in SPACE}
+    assert len(control["frames"]) == len(ours["frames"])
+    assert any(name.startswith("corrected") for name in control["frames"])
+
+
+def test_neighbours_differ_in_one_value_by_one_place() -> None:
+    space = {"frames": ("a", "b", "c"), **SPACE}
+    (candidate,) = draw(space, 1, np.random.default_rng(0))
+    candidate = dataclasses.replace(candidate, frames="b", max_age=1, coast=4)
+    assert [item.frames for item in neighbours(candidate, "frames", space)] == ["a", "c"]
+    assert neighbours(candidate, "max_age", space) == [dataclasses.replace(candidate, max_age=3)]
+    assert [item.coast for item in neighbours(candidate, "coast", space)] == [2, 8]
+
+
+def test_tuning_sees_no_other_scenes_and_no_neighbour_is_better() -> None:
+    contest = simulated(SMALL, 3, 1, [0])
     fold = contest.folds[0]()
     judged: list[str] = []
 
@@ -49,27 +71,24 @@ def test_tuning_takes_the_most_hota_of_the_scenes_to_tune_on_and_sees_no_other()
 
         return dataclasses.replace(clip, score=score)
 
-    fold = dataclasses.replace(
-        fold, tune=[watched(clip) for clip in fold.tune], judge=[watched(clip) for clip in fold.judge]
-    )
-    candidates = draw(contest.frames["covariance"], 6, np.random.default_rng(1))
-    chosen = tune(contest, "covariance", fold, candidates)
-    assert set(judged) == {"0", "1"}
-    hota = [
-        sum(
-            (judge("covariance", item, clip) for clip in fold.tune[1:]),
-            judge("covariance", item, fold.tune[0]),
-        )
-        for item in candidates
-    ]
-    assert chosen == candidates[int(np.argmax([scores["HOTA"] for scores in hota]))]
-    assert best([[scores] for scores in hota]) == candidates.index(chosen)
+    def hota(candidate: Candidate) -> float:
+        return combine(judge("covariance", candidate, clip) for clip in fold.tune)["HOTA"]
+
+    seen = Fold([watched(clip) for clip in fold.tune], [watched(clip) for clip in fold.judge])
+    chosen = tune(contest, "covariance", seen, 10, np.random.default_rng(1))
+    assert set(judged) == {"0", "1", "2"}
+    space = contest.space("covariance")
+    first = draw(space, 10, np.random.default_rng(1))
+    few = [judge("covariance", item, fold.tune[0])["HOTA"] for item in first]
+    assert hota(chosen) >= hota(first[int(np.argmax(few))])
+    again = tune(contest, "covariance", fold, 10, np.random.default_rng(1))
+    assert again == chosen
 
 
 def test_the_control_sees_no_covariance_and_the_default_no_setting() -> None:
     contest = simulated(SMALL, 1, 1, [0])
     clip = contest.folds[0]().tune[0]
-    (candidate,) = draw(("mean",), 1, np.random.default_rng(0))
+    candidate = dataclasses.replace(one(contest, "constant"), frames="mean")
     control = tracker("constant", candidate)
     bare = {f: Detections(d.boxes, d.scores, d.classes) for f, d in clip.frames["mean"].items()}
     assert np.array_equal(control.track(clip.frames["mean"]).boxes, control.track(bare).boxes)
@@ -135,7 +154,7 @@ def test_default_sort_on_v2x_sim_is_the_paper_s(real: None) -> None:
     clips = [*fold.tune, *fold.judge]
     assert len({clip.group for clip in clips}) == 10
     assert len(contest.folds) == 10
-    (candidate,) = draw(("as they are",), 1, np.random.default_rng(0))
+    candidate = one(contest, "default")
     views: dict[str, Scores] = {}
     for clip in clips:
         scores = judge("default", candidate, clip)

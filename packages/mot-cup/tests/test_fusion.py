@@ -15,6 +15,7 @@ from mot_cup.fusion import (
     Motion,
     combine_independent,
     compensate,
+    correct_poses,
     covariance_intersection,
     early_fusion,
     fuse_sequence,
@@ -284,3 +285,92 @@ def test_impossible_fusions_are_refused() -> None:
         to_common(RotatedDetections([[0, 0, 1, 1, 0]]), (0, 0, 0), np.eye(2))  # type: ignore[arg-type]
     with pytest.raises(DataError, match="sources, n, d"):
         combine_independent(np.zeros((2, 3, 4)), np.zeros((2, 3, 4)))
+
+
+def watched(
+    generator: np.random.Generator, deviations: Array, pose_stds: Array
+) -> tuple[list[RotatedDetections], Array, Array]:
+    """Return what agents find of 12 cars, in their own frames, the poses that they report, the true ones."""
+    cars = np.tile([0.0, 0, 8, 18, 0], (12, 1))
+    cars[:, 0], cars[:, 1] = 20 * np.arange(12), generator.uniform(-60, 60, 12)
+    poses = np.column_stack([generator.uniform(0, 240, (3, 2)), generator.uniform(-3, 3, 3)])
+    found = []
+    for pose in poses:
+        stds = deviations[generator.integers(len(deviations), size=12)]
+        boxes = cars.copy()
+        boxes[:, :2] += stds[:, None] * generator.normal(size=(12, 2))
+        covariance = np.tile(np.diag([0, 0, 0.1, 0.1, 1e-4]), (12, 1, 1))
+        covariance[:, [0, 1], [0, 1]] = stds[:, None] ** 2
+        found.append(to_agent(RotatedDetections(boxes, covariance=covariance), pose))
+    return found, poses + pose_stds * generator.normal(size=(3, 3)), poses
+
+
+@pytest.mark.parametrize("deviation", [None, 0.5])
+def test_poses_are_corrected_by_what_agents_have_in_common(deviation: float | None) -> None:
+    generator, stds = np.random.default_rng(0), np.array([0.8, 0.8, 0.02])
+    before, after, consistency = [], [], []
+    for _ in range(150):
+        found, reported, true = watched(generator, np.array([0.5]), stds)
+        poses, covariances = correct_poses(found, reported, np.diag(stds**2), deviation=deviation)
+        before.append(reported - true)
+        after.append(poses - true)
+        consistency.append(nees(poses - true, covariances))
+    ratio = np.std(after, axis=(0, 1)) / np.std(before, axis=(0, 1))
+    assert (ratio < 0.75).all()
+    assert ratio[2] < 0.4
+    assert np.mean(consistency) == pytest.approx(3, rel=0.15)
+
+
+def test_covariances_make_for_better_poses_than_equal_weights() -> None:
+    generator, stds = np.random.default_rng(1), np.array([0.8, 0.8, 0.02])
+    errors: dict[float | None, list[Array]] = {None: [], 0.72: []}
+    for _ in range(100):
+        found, reported, true = watched(generator, np.array([0.1, 1.0]), stds)
+        for deviation, of in errors.items():
+            of_poses = correct_poses(found, reported, np.diag(stds**2), deviation=deviation)[0] - true
+            of.append(of_poses - of_poses.mean(axis=0))  # what moves all alike, none can tell
+    own, equal = (np.std(of, axis=(0, 1)) for of in errors.values())
+    assert (own < equal).all()
+    assert own[2] < 0.6 * equal[2]
+
+
+def test_false_alarms_and_missing_agents_do_not_spoil_poses() -> None:
+    generator, stds = np.random.default_rng(2), np.array([0.5, 0.5, 0.01])
+    errors = []
+    for _ in range(40):
+        found, reported, _ = watched(generator, np.array([0.2]), stds)
+        poses, covariances = correct_poses([*found, None], [*reported, np.ones(3)], np.diag(stds**2))
+        np.testing.assert_allclose(poses[3], 1)
+        np.testing.assert_allclose(covariances[3], np.diag(stds**2), atol=1e-12)
+        outlier = found[0].boxes.copy()
+        outlier[0, :2] += 3
+        found[0] = RotatedDetections(outlier, covariance=found[0].covariance)
+        errors.append(correct_poses(found, reported, np.diag(stds**2))[0] - poses[:3])
+    assert np.std(errors, axis=(0, 1))[0] < 0.1
+
+
+def test_exact_poses_and_agents_that_share_nothing_stay() -> None:
+    generator, stds = np.random.default_rng(3), np.array([0.5, 0.5, 0.01])
+    found, reported, _ = watched(generator, np.array([0.2]), stds)
+    poses, left = correct_poses(found, reported, np.zeros((3, 3)))
+    np.testing.assert_allclose(poses, reported, atol=1e-12)
+    assert not left.any()
+    poses, left = correct_poses([found[0][:0], found[1], None], reported, np.diag(stds**2))
+    np.testing.assert_allclose(poses, reported, atol=1e-12)
+    np.testing.assert_allclose(left, np.tile(np.diag(stds**2), (3, 1, 1)), atol=1e-12)
+    np.testing.assert_allclose(correct_poses([None], reported[:1], np.eye(3))[0], reported[:1], atol=1e-12)
+
+
+def test_poses_that_cannot_be_corrected_are_refused() -> None:
+    generator, stds = np.random.default_rng(4), np.array([0.5, 0.5, 0.01])
+    found, reported, _ = watched(generator, np.array([0.2]), stds)
+    with pytest.raises(DataError, match="poses of shape"):
+        correct_poses(found, reported[:2], np.eye(3))
+    with pytest.raises(DataError, match="pose covariances of shape"):
+        correct_poses(found, reported, np.eye(2))
+    with pytest.raises(SettingError, match="deviation 0"):
+        correct_poses(found, reported, np.eye(3), deviation=0.0)
+    bare = [RotatedDetections(item.boxes) for item in found]
+    with pytest.raises(DataError, match="without covariances"):
+        correct_poses(bare, reported, np.eye(3))
+    assert correct_poses(bare, reported, np.eye(3), deviation=1.0)[0].shape == (3, 3)

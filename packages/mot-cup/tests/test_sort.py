@@ -64,6 +64,7 @@ SETTINGS: list[dict[str, Any]] = [
     {"max_age": 4, "min_hits": 1, "iou_threshold": 0.2, "per_class": True},
     {"state": "xywh", "stages": [Stage("iou", 0.3), Stage("mahalanobis", 9.49)]},
     {"state": "xyah", "stages": [Stage("giou", -0.3)]},
+    {"max_age": 6, "min_hits": 2, "coast": 3, "begin_score": 0.4},
     {"uncertainty": "covariance", "stages": [Stage("innovation", 20.0)]},
     {"uncertainty": PaperCompat((2, 2, 2, 2)), "stages": [Stage("iou", 0.3), Stage("nll", 100.0)]},
 ]
@@ -285,7 +286,59 @@ def test_bad_sequences_are_refused() -> None:
         assert len(Sort(uncertainty=uncertainty).update(np.empty((0, 4)))) == 0
 
 
+def test_a_track_that_coasts_is_reported_where_it_is_predicted() -> None:
+    def boxes(frame: int) -> np.ndarray:
+        return np.array([[10.0 * frame, 0, 10.0 * frame + 40, 20]])
+
+    tracker = Sort(max_age=5, min_hits=2, coast=2, stages=[Stage("iou", 0.1)])
+    for frame in range(10):
+        tracker.update(boxes(frame))
+    empty = np.empty((0, 4))
+    for frame in (10, 11):
+        (row,) = tracker.update(empty)
+        assert row[[4, 5, 7]].tolist() == [1, 0, -1]
+        np.testing.assert_allclose(row[:4], boxes(frame)[0], atol=2)
+    assert len(tracker.update(empty)) == 0
+    (row,) = tracker.update(boxes(13))
+    assert row[[4, 7]].tolist() == [1, 0]  # two hits in a row are not asked for again
+
+
+def test_a_track_that_was_never_confirmed_does_not_coast() -> None:
+    tracker = Sort(max_age=5, min_hits=2, coast=5)
+    for _ in range(4):
+        tracker.update(np.empty((0, 4)))
+    tracker.update(np.array([[0.0, 0, 10, 10]]))
+    assert len(tracker.update(np.empty((0, 4)))) == 0
+
+
+def test_detections_below_begin_score_continue_tracks_and_begin_none() -> None:
+    low, high, far = ([[x, 0.0, x + 10, 10, score]] for x, score in ((0.0, 0.3), (0.0, 0.7), (200.0, 0.3)))
+    tracker = Sort(min_hits=0, begin_score=0.5)
+    assert len(tracker.update(low)) == 0
+    assert tracker.update(high)[0, 4] == 1
+    assert tracker.update(low)[0, 4] == 1
+    assert len(tracker.update(far)) == 0
+
+
+def test_coasting_over_long_gaps_and_short_steps_reports_all_there_is_room_for() -> None:
+    first = np.array([[0.0, 0, 10, 10], [50, 0, 60, 10]])
+    frames = {1: Detections(first), 40: Detections(first)}
+    tracks = Sort(min_hits=0, max_age=1000, coast=1000).track(frames)
+    assert np.bincount(tracks.frames)[1:].tolist() == [2] * 40
+    times = np.linspace(0, 1, 40)
+    assert len(Sort(min_hits=0, coast=1).track(frames, times=times)) == 80
+    assert len(Sort(min_hits=0, max_age=1000, coast=20).track(frames)) == 2 * 22
+
+
 def test_impossible_settings_are_refused() -> None:
+    with pytest.raises(SettingError, match="coast 3"):
+        Sort(max_age=2, coast=3)
+    with pytest.raises(SettingError, match="coast -1"):
+        Sort(coast=-1)
+    with pytest.raises(SettingError, match="begin_score nan"):
+        Sort(begin_score=np.nan)
+    with pytest.raises(SettingError, match="beside a FilterpyModel"):
+        Sort(state=noisy_model(NOISE["xywh"], "xywh"), coast=1)
     for settings in ({"max_age": -1}, {"min_hits": -1}, {"min_hits": 1.5}, {"max_age": np.nan}):
         with pytest.raises(SettingError, match="max_age"):
             Sort(**settings)

@@ -1,4 +1,4 @@
-"""Three ways to run one tracker, and the search that tunes two of them alike.
+"""Three ways to run one tracker, two of which are to be tuned alike.
 
     default      SORT as published
     constant     SORT in x, y, width and height, with constant noise: how sure a detection is of itself is not
@@ -6,12 +6,13 @@
     covariance   the same with the covariances of the detections
 
 Most of what a first comparison with the default shows is due to any sensible R, Q and gate. What
-uncertainty is worth is the difference between the last two, each the best of the same number of draws.
+uncertainty is worth is the difference between the last two, each found by the same search
+(`mot_cup._contest_search`). All that needs no covariance of a detection is open to both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,7 @@ from mot_cup._detections import Detections
 from mot_cup._noise import Noise
 from mot_cup._sort import Sort
 from mot_cup._tracks import Tracks
-from mot_cup.metrics import Scores, combine
+from mot_cup.metrics import Scores
 
 METHODS = {
     "default": "SORT, as published",
@@ -33,13 +34,19 @@ HEIGHT = 18
 """Pixels of a car's length from above: what per-height noise is a share of."""
 SPACE: Mapping[str, tuple[float, ...]] = {
     "measurement": (0.3, 0.6, 1.0, 1.5, 2.0),
-    "position": (0.05, 0.1, 0.2, 0.4),
-    "velocity": (0.1, 0.3, 0.6, 1.0),
+    "position": (0.02, 0.05, 0.1, 0.2, 0.4),
+    "velocity": (0.05, 0.1, 0.2, 0.3, 0.6, 1.0),
+    "size_measurement": (0.5, 1.0, 2.0),
+    "size_process": (0.03, 0.1, 0.3, 1.0),
     "overlap": (0.01, 0.05, 0.1, 0.2, 0.3),
     "distance": (0.0, 16.0, 30.0, 60.0),
     "max_age": (1, 3, 6, 10, 20),
     "min_hits": (0, 1, 2, 3),
+    "coast": (0, 2, 4, 8, 20),
+    "begin_score": (0.0, 0.6, 0.7, 0.8, 0.9, 0.95),
 }
+"""Values of a `Candidate`, in order."""
+Space = Mapping[str, tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
@@ -52,22 +59,28 @@ class Candidate:
         Which of a clip's frames: a key of `Clip.frames`.
     measurement, position, velocity : float
         Standard deviations of a measurement, and of a frame's change of position and of velocity, in pixels.
+    size_measurement, size_process : float
+        What multiplies them for width and height.
     overlap : float
         Gate of the first stage of association.
     distance : float
         Squared Mahalanobis distance that is the gate of a second stage; 0 for none.
-    max_age, min_hits : float
-        Of SORT.
+    max_age, min_hits, coast, begin_score : float
+        Of `Sort`; no track coasts for longer than its age.
     """
 
     frames: str
     measurement: float
     position: float
     velocity: float
+    size_measurement: float
+    size_process: float
     overlap: float
     distance: float
     max_age: float
     min_hits: float
+    coast: float
+    begin_score: float
 
 
 @dataclass(frozen=True)
@@ -90,13 +103,10 @@ class Clip:
     score: Callable[[Tracks], Scores]
 
 
-def draw(kinds: Sequence[str], count: int, generator: np.random.Generator) -> list[Candidate]:
-    """Draw candidates, of frames made ready in one of the ways `kinds`, from `SPACE`."""
+def draw(space: Space, count: int, generator: np.random.Generator) -> list[Candidate]:
+    """Draw candidates from a space, which has values for each of their attributes."""
     return [
-        Candidate(
-            str(generator.choice(kinds)),
-            **{name: float(generator.choice(values)) for name, values in SPACE.items()},
-        )
+        Candidate(**{name: values[generator.integers(len(values))] for name, values in space.items()})
         for _ in range(count)
     ]
 
@@ -127,13 +137,16 @@ def tracker(method: str, candidate: Candidate, per_height: bool = False) -> Sort
     rows: dict[str, Any] = {}
     for name, deviation in deviations.items():
         key, unit = (f"{name}_fraction", HEIGHT) if per_height else (name, 1)
-        rows[key] = ((deviation / unit) ** 2,) * 4
+        size = candidate.size_process if name.startswith("process") else candidate.size_measurement
+        rows[key] = ((deviation / unit) ** 2,) * 2 + ((size * deviation / unit) ** 2,) * 2
     return Sort(
         max_age=candidate.max_age,
         min_hits=int(candidate.min_hits),
         stages=stages,
         state="xywh",
         noise=Noise(**rows),
+        begin_score=candidate.begin_score,
+        coast=min(candidate.coast, candidate.max_age),
         uncertainty="covariance" if method == "covariance" else "off",
     )
 
@@ -141,8 +154,3 @@ def tracker(method: str, candidate: Candidate, per_height: bool = False) -> Sort
 def judge(method: str, candidate: Candidate, clip: Clip, per_height: bool = False) -> Scores:
     """Return the scores of a method on a clip."""
     return clip.score(tracker(method, candidate, per_height).track(clip.frames[candidate.frames]))
-
-
-def best(scores: Sequence[Sequence[Scores]]) -> int:
-    """Return which candidate has the highest HOTA over its clips together."""
-    return int(np.argmax([combine(of_clips)["HOTA"] for of_clips in scores]))

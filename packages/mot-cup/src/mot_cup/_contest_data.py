@@ -14,13 +14,13 @@ from functools import partial
 import numpy as np
 
 from mot_cup._boxes import Floats, to_space
-from mot_cup._contest import Candidate, Clip, best, judge
+from mot_cup._contest import SPACE, Clip, Space
 from mot_cup._detections import BoxCovariance, Detections
 from mot_cup._preprocessing import kitti
 from mot_cup._tracking_data import tracking_folder
 from mot_cup._tracks import Tracks
 from mot_cup.conformal import Matches, calibrate, match, pooled
-from mot_cup.fusion import late_fusion, to_common
+from mot_cup.fusion import correct_poses, late_fusion, to_common
 from mot_cup.identities import relink
 from mot_cup.io import KittiObjects, read_kitti_detections, read_kitti_tracks, read_v2xsim
 from mot_cup.metrics import Scores, evaluate
@@ -31,6 +31,9 @@ LEVEL = 0.9
 HELD_OUT = (1, 6, 8, 10, 12, 13, 14)
 """KITTI sequences that are commonly held not to be training data of the detector, of those that are there."""
 THRESHOLDS = (0.0, 2.0, 4.0)
+DEVIATION = 0.6
+"""Of x and y of a simulated detection, in pixels, where poses are corrected without covariances: about the
+root mean square of their errors."""
 
 
 @dataclass(frozen=True)
@@ -43,53 +46,43 @@ class Fold:
 
 @dataclass(frozen=True)
 class Contest:
-    """Folds, made when they are called, and which frames of their clips each method may choose among."""
+    """Folds, made when they are called, and what each method may choose among.
+
+    Attributes
+    ----------
+    folds : sequence of callables that return a Fold
+    frames : mapping from str to sequence of str
+        Of each method: keys of `Clip.frames`.
+    per_height : bool
+        Noise grows with the height.
+    begin_scores : tuple of float
+        Instead of those of `SPACE`, where scores are no probabilities.
+    """
 
     folds: Sequence[Callable[[], Fold]]
     frames: Mapping[str, Sequence[str]]
     per_height: bool = False
+    begin_scores: tuple[float, ...] = SPACE["begin_score"]
+
+    def space(self, method: str) -> Space:
+        """Return what the candidates of a method may be."""
+        return {"frames": tuple(self.frames[method]), **SPACE, "begin_score": self.begin_scores}
 
 
-def tune(contest: Contest, method: str, fold: Fold, candidates: Sequence[Candidate]) -> Candidate:
-    """Return the candidate of most HOTA on the clips to tune on."""
-    if len(candidates) == 1:
-        return candidates[0]
-    return candidates[
-        best([[judge(method, item, clip, contest.per_height) for clip in fold.tune] for item in candidates])
-    ]
-
-
-def simulated(
-    scenes: SceneSettings, tune: int, judge: int, seed: Sequence[int], reported: SceneSettings | None = None
-) -> Contest:
-    """Return scenes of a simulation.
-
-    Parameters
-    ----------
-    scenes : SceneSettings
-    tune, judge : int
-        Numbers of scenes.
-    seed : sequence of int
-    reported : SceneSettings, optional
-        Of the scenes to judge, where they are to differ from those to tune on.
-    """
+def simulated(scenes: SceneSettings, tune: int, judge: int, seed: Sequence[int]) -> Contest:
+    """Return scenes of a simulation, so many to tune on and so many to judge."""
 
     def fold() -> Fold:
         clips = [
-            scene_clip(
-                simulate(
-                    scenes if number < tune else reported or scenes, np.random.default_rng([*seed, number])
-                ),
-                str(number),
-            )
+            scene_clip(simulate(scenes, np.random.default_rng([*seed, number])), str(number))
             for number in range(tune + judge)
         ]
         return Fold(clips[:tune], clips[tune:])
 
     frames = {
         "default": ("best",),
-        "constant": ("best", "mean"),
-        "covariance": ("information", "intersection"),
+        "constant": ("best", "mean", "corrected, mean"),
+        "covariance": ("information", "intersection", "corrected, information"),
     }
     return Contest([fold], frames)
 
@@ -97,27 +90,50 @@ def simulated(
 def scene_clip(scene: Scene, name: str) -> Clip:
     """Return what the agents of a scene find together.
 
-    Their detections are moved by the poses that they report and made one in four ways: the box of the best
-    score, the mean of the boxes, the mean by their information, and covariance intersection.
+    Their detections are moved by the poses that they report and made one in three ways: the box of the best
+    score, the mean of the boxes, the mean by their information; and covariance intersection. Where poses are
+    not exact, these are corrected as well by what the agents find in common, with weights that are equal for
+    the mean and from the covariances for the mean by information.
     """
     ways: dict[str, dict[int, Detections]] = {
-        "best": {},
-        "mean": {},
-        "information": {},
-        "intersection": {},
+        name: {}
+        for name in (
+            "best",
+            "mean",
+            "information",
+            "intersection",
+            "corrected, mean",
+            "corrected, information",
+        )
     }
-    for index in range(scene.settings.frames):
-        found = [
-            to_common(agent.rotated[index], agent.poses[index], agent.pose_covariance).axis_aligned()
-            for agent in scene.agents
-        ]
-        alike = [dataclasses.replace(item, covariance=_alike(len(item))) for item in found]
-        frame = index + 1
+    uncertain = bool(scene.agents[0].pose_covariance.any())
+    for frame in range(1, scene.settings.frames + 1):
+        found = _moved(scene, frame - 1)
+        alike = [_alone(item) for item in found]
         ways["best"][frame] = late_fusion(alike, combination="best")
         ways["mean"][frame] = late_fusion(alike)
         ways["information"][frame] = late_fusion(found)
         ways["intersection"][frame] = late_fusion(found, combination="intersection")
+        if uncertain:
+            alike = [_alone(item) for item in _moved(scene, frame - 1, True, DEVIATION)]
+            ways["corrected, mean"][frame] = late_fusion(alike)
+            ways["corrected, information"][frame] = late_fusion(_moved(scene, frame - 1, True))
+    if not uncertain:
+        for way in ("mean", "information"):
+            ways[f"corrected, {way}"] = ways[way]
     return Clip(name, "together", ways, partial(evaluate, scene.together.truth))
+
+
+def _moved(
+    scene: Scene, index: int, correct: bool = False, deviation: float | None = None
+) -> list[Detections]:
+    """Return the detections of a frame in the scene's frame of reference."""
+    own = [agent.rotated[index] for agent in scene.agents]
+    poses = np.array([agent.poses[index] for agent in scene.agents])
+    errors = np.array([agent.pose_covariance for agent in scene.agents])
+    if correct:
+        poses, errors = correct_poses(own, poses, errors, deviation=deviation)
+    return [to_common(*item).axis_aligned() for item in zip(own, poses, errors, strict=True)]
 
 
 def v2x_sim(mended: bool) -> Contest:
@@ -193,7 +209,12 @@ def kitti_cars() -> Contest:
         "constant": plain,
         "covariance": tuple(f"modelled, {name}" for name in plain),
     }
-    return Contest([partial(fold, number) for number in numbers], frames, per_height=True)
+    return Contest(
+        [partial(fold, number) for number in numbers],
+        frames,
+        per_height=True,
+        begin_scores=(0.0, 1.0, 2.0, 4.0, 6.0),
+    )
 
 
 def error_model(matches: Matches) -> Callable[[Detections], Detections]:

@@ -52,6 +52,12 @@ class Sort(Tracker):
         A track is of one class and takes detections of that class alone.
     unit : str
         Of length. Detections in another are refused.
+    begin_score : float
+        Detections of lower scores continue tracks but begin none. By default all do.
+    coast : float
+        Frames after its last detection in which a track is still reported, where it is predicted to be, with
+        the score 0 and the row -1; at most `max_age`. Of tracks that may coast all detections count towards
+        `min_hits`, in a row or not. With 0, as in SORT, a track is reported with a detection alone.
 
     Raises
     ------
@@ -60,7 +66,7 @@ class Sort(Tracker):
 
     Notes
     -----
-    Scores are passed on and not used, and are 1 where there are none.
+    Scores are passed on, and used by `begin_score` alone. They are 1 where there are none.
     """
 
     def __init__(
@@ -75,17 +81,30 @@ class Sort(Tracker):
         uncertainty: Uncertainty = "off",
         per_class: bool = False,
         unit: str = "px",
+        begin_score: float = -np.inf,
+        coast: float = 0,
     ) -> None:
         check_life(max_age, min_hits)
+        if np.isnan(begin_score):
+            raise SettingError("begin_score nan", "a number", "Give the least score that begins a track.")
+        if not 0 <= coast <= max_age:
+            raise SettingError(f"coast {coast} and max_age {max_age}", "0 to max_age", "Correct it.")
         check_uncertainty(uncertainty)
         if stages is not None and not stages:
             raise SettingError("no stage of association", "one or more", "Give a Stage.")
         self._stages = stage_table(stages or [Stage("iou", iou_threshold)])
         self._rules = float(max_age), int(min_hits), bool(per_class)
+        self._begin_score, self._coast = float(begin_score), float(coast)
         if isinstance(state, FilterpyModel):
             if noise is not None:
                 raise SettingError(
                     "noise beside a FilterpyModel", "one of the two", "Let its filters have it."
+                )
+            if coast or begin_score > -np.inf:
+                raise SettingError(
+                    "coast or begin_score beside a FilterpyModel",
+                    "a state model of this package",
+                    "Leave them out.",
                 )
             self._own: FilterpyModel | None = state
             super().__init__(state.space, uncertainty, unit)
@@ -100,6 +119,13 @@ class Sort(Tracker):
         self._counts, self._counters = np.zeros((CAPACITY, 4)), np.array([0, 1, 0])
         if self._own is not None:
             self._tracks = FilterpyTracks(self._own, self._stages, *self._rules)
+
+    def _room(self, detections: int, steps: Floats) -> int:
+        if not self._coast:
+            return detections
+        # A track coasts once for each of its detections, and those alive already once more.
+        frames = min(len(steps), int(self._coast / steps.min(initial=1.0)))
+        return detections + (detections + int(self._counters[0])) * frames
 
     def _run(self, rows: Floats, starts: Ints, errors: Floats, steps: Floats, out: Floats) -> Ints:
         if self._own is not None:
@@ -118,6 +144,8 @@ class Sort(Tracker):
             self._stages,
             self._number,
             *self._rules,
+            self._begin_score,
+            self._coast,
             self.uncertainty == "covariance",
         )
         return ends

@@ -6,6 +6,9 @@ detections, corrects the paired, begins tracks at detections left over, and drop
 Two guards are those of Bewley's code: an area or aspect that would fall to zero or below loses its velocity,
 and a predicted state that is no box ends its track. A track is reported in frames in which it has a
 detection, once it has had `min_hits` in a row beyond its first, or in the first `min_hits` frames.
+
+Two rules are not Bewley's and off by default: a detection of a low score begins no track, and a track that
+coasts is reported as predicted. Of tracks that may coast all detections count, in a row or not.
 """
 
 from __future__ import annotations
@@ -35,7 +38,8 @@ ID, STREAK, CLASS, IDLE = range(4)
 # Entries of what a tracker counts: tracks alive, the next identity, frames seen.
 ALIVE, NEXT_ID, FRAME = range(3)
 # Columns of what a run writes down of a detection, if it is to: the innovation, its covariance S, and the
-# covariance that the track's positions then have. The first two are NaN where it began a track.
+# covariance that the track's positions then have. The first two are NaN where it began a track, and all
+# where it did not.
 INNOVATION, SPREAD, POSTERIOR, TRACE = 0, 4, 20, 36
 
 
@@ -56,6 +60,8 @@ def run(
     max_age: float,
     min_hits: int,
     per_class: bool,
+    begin_score: float,
+    coast: float,
     first_is_measured: bool,
 ) -> tuple[Floats, Floats, Ints]:
     """Take frames.
@@ -77,7 +83,8 @@ def run(
     steps : ndarray of float64
         Shape (frames,): frames since the frame before.
     out : ndarray of float64
-        Shape (n, 8), to be written: corners, identity, score, class, row in the frame.
+        Shape (n, 8), to be written: corners, identity, score, class, row in the frame. With `coast` of more
+        rows, all that there can be.
     trace : ndarray of float64
         Shape (n, TRACE), to be written, or (0, TRACE) for nothing.
     noise : ndarray of float64
@@ -90,6 +97,10 @@ def run(
         Frames that a track may be without a detection.
     min_hits : int
     per_class : bool
+    begin_score : float
+        Least score of a detection that begins a track.
+    coast : float
+        Frames without a detection in which a track is reported.
     first_is_measured : bool
         Whether a covariance of the detection is also that of the track's first position.
 
@@ -129,6 +140,8 @@ def run(
             max_age,
             min_hits,
             per_class,
+            begin_score,
+            coast,
             first_is_measured,
         )
     return filters, counts, ends
@@ -155,6 +168,8 @@ def _take(
     max_age: float,
     min_hits: int,
     per_class: bool,
+    begin_score: float,
+    coast: float,
     first_is_measured: bool,
 ) -> int:
     """Take frames from one on while there is room for their tracks, and return the next.
@@ -175,7 +190,7 @@ def _take(
             predict_dense(filters, tracker[ALIVE], noise, steps[frame])
         else:
             predict_split(filters, tracker[ALIVE], noise, steps[frame])
-        _drop_without_box(filters, counts, tracker, boxes, model, steps[frame])
+        _drop_without_box(filters, counts, tracker, boxes, model, steps[frame], coast > 0)
         # As `associate` does with this one stage.
         if not plain or not by_plain_overlap(
             stages[0, 1],
@@ -211,13 +226,25 @@ def _take(
         else:
             update_split(filters, partners, z, first, last, noise, errors)
         _begin(
-            filters, counts, tracker, rows, z, partners, row_of, first, last, noise, errors, first_is_measured
+            filters,
+            counts,
+            tracker,
+            rows,
+            z,
+            partners,
+            row_of,
+            first,
+            last,
+            noise,
+            errors,
+            begin_score,
+            first_is_measured,
         )
         if len(trace):
             _write_posteriors(trace, filters, partners, first, last)
         reported = ends[frame - 1] if frame else 0
         ends[frame] = _report(
-            filters, counts, tracker, rows, row_of, first, out, reported, model, max_age, min_hits
+            filters, counts, tracker, rows, row_of, first, out, reported, model, max_age, min_hits, coast
         )
         frame += 1
     return frame
@@ -234,12 +261,18 @@ def _hold_sizes(filters: Floats, alive: int, dt: float) -> None:
 
 @compiled
 def _drop_without_box(
-    filters: Floats, counts: Floats, tracker: Ints, boxes: Floats, model: int, dt: float
+    filters: Floats,
+    counts: Floats,
+    tracker: Ints,
+    boxes: Floats,
+    model: int,
+    dt: float,
+    all_hits: bool,
 ) -> None:
     """Write the boxes of predicted tracks, and drop those that have none."""
     kept = 0
     for t in range(tracker[ALIVE]):
-        if counts[t, IDLE] > 0:
+        if counts[t, IDLE] > 0 and not all_hits:
             counts[t, STREAK] = 0
         counts[t, IDLE] += dt
         if corners(model, filters, t, boxes, kept):
@@ -297,6 +330,7 @@ def _begin(
     last: int,
     noise: Floats,
     errors: Floats,
+    begin_score: float,
     first_is_measured: bool,
 ) -> None:
     """Note what tracks have a detection, and begin tracks at the others."""
@@ -305,6 +339,8 @@ def _begin(
         row_of[t] = FREE
     for d in range(first, last):
         t = partners[d]
+        if t == FREE and rows[d, 4] < begin_score:
+            continue
         if t == FREE:
             t = partners[d] = alive
             alive += 1
@@ -330,6 +366,7 @@ def _report(
     model: int,
     max_age: float,
     min_hits: int,
+    coast: float,
 ) -> int:
     """Write the tracks of a frame after so many rows, drop those that are idle, and return the rows then."""
     tracker[FRAME] += 1
@@ -337,9 +374,10 @@ def _report(
     for t in range(tracker[ALIVE]):
         d = row_of[t]
         confirmed = counts[t, STREAK] >= min_hits or tracker[FRAME] <= min_hits
-        if d != FREE and confirmed and corners(model, filters, t, out, reported):
-            out[reported, 4], out[reported, 5] = counts[t, ID], rows[d, 4]
-            out[reported, 6], out[reported, 7] = rows[d, 5], d - first
+        due = confirmed and (d != FREE or counts[t, IDLE] <= coast)
+        if due and corners(model, filters, t, out, reported):
+            out[reported, 4], out[reported, 5] = counts[t, ID], rows[d, 4] if d != FREE else 0.0
+            out[reported, 6], out[reported, 7] = counts[t, CLASS], d - first if d != FREE else -1
             reported += 1
         if counts[t, IDLE] <= max_age:
             if t != kept:
@@ -377,7 +415,10 @@ def _write_innovations(
 
 @compiled
 def _write_posteriors(trace: Floats, filters: Floats, partners: Ints, first: int, last: int) -> None:
+    trace[first:last, POSTERIOR:] = np.nan
     for d in range(first, last):
+        if partners[d] == FREE:
+            continue
         for i in range(4):
             for j in range(4):
                 trace[d, POSTERIOR + 4 * i + j] = position_covariance(filters, partners[d], i, j)

@@ -105,8 +105,12 @@ class Tracker(ABC):
     def _take(self, rows: Floats, starts: Ints, errors: Floats, steps: Floats) -> tuple[Floats, Ints]:
         if correlated(errors):
             self._make_dense()
-        out = np.empty((len(rows), 8))
+        out = np.empty((self._room(len(rows), steps), 8))
         return out, self._run(rows, starts, errors, steps, out)
+
+    def _room(self, detections: int, steps: Floats) -> int:
+        """Return how many rows may be reported of so many detections."""
+        return detections
 
     def _make_dense(self) -> None:
         self._filters = to_dense(self._filters)

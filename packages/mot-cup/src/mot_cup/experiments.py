@@ -1,6 +1,6 @@
 """What a detector's uncertainty is worth: SORT as published, with tuned constants, and with covariances.
 
-The paper compares its trackers with untuned ones. Here two of three are tuned alike, by a random search for
+The paper compares its trackers with untuned ones. Here two of three are tuned alike, by the same search for
 the highest HOTA, and judged on other scenes. Of simulated scenes every seed is a sample; of V2X-Sim and KITTI
 the intervals are from a bootstrap over scenes, paired by scene.
 
@@ -17,7 +17,8 @@ import numpy as np
 
 from mot_cup._boxes import Floats
 from mot_cup._contest import METHODS, draw, judge
-from mot_cup._contest_data import Contest, kitti_cars, simulated, tune, v2x_sim
+from mot_cup._contest_data import Contest, kitti_cars, simulated, v2x_sim
+from mot_cup._contest_search import tune
 from mot_cup._contest_tables import methods_table
 from mot_cup.metrics import Scores, average, combine
 from mot_cup.simulation import SceneSettings
@@ -39,7 +40,7 @@ class Settings:
     Attributes
     ----------
     draws : int
-        Candidates of each of the two methods that are tuned.
+        Candidates, of each of the two methods that are tuned, that the search begins with.
     tune, judge : int
         Simulated scenes.
     position_std, heading_std : float
@@ -50,9 +51,9 @@ class Settings:
         Of the bootstrap over scenes.
     """
 
-    draws: int = 60
-    tune: int = 3
-    judge: int = 4
+    draws: int = 100
+    tune: int = 6
+    judge: int = 5
     position_std: float = 0.1
     heading_std: float = 0.01
     mended: bool = False
@@ -101,9 +102,11 @@ def compare(run: Run[Settings]) -> None:
     for index in run.stage("folds", len(contest.folds), judged=judged):
         fold = contest.folds[index]()
         for method in METHODS:
-            count = 1 if method == "default" else settings.draws
             generator = np.random.default_rng([run.seed, index])
-            chosen = tune(contest, method, fold, draw(contest.frames[method], count, generator))
+            if method == "default":
+                (chosen,) = draw(contest.space(method), 1, generator)
+            else:
+                chosen = tune(contest, method, fold, settings.draws, generator)
             for clip in fold.judge:
                 scores = judge(method, chosen, clip, contest.per_height)
                 judged.scores[method].append((clip.group, clip.view, scores))
@@ -168,7 +171,7 @@ run = Experiment(
     command="run",
     body=compare,
     quick=Settings(),
-    full=Settings(draws=200, tune=6, judge=10),
+    full=Settings(draws=300, tune=18, judge=12),
     datasets=DATASETS,
     tables={"methods": methods_table},
 )

@@ -34,7 +34,8 @@ from mot_cup._boxes import Floats, from_space, to_space
 from mot_cup._compiled import compiled
 from mot_cup._detections import BoxCovariance, Detections
 from mot_cup._matching import overlaps
-from mot_cup._rotated import RotatedDetections, wrap
+from mot_cup._poses import pose_errors
+from mot_cup._rotated import RotatedDetections, bounding_boxes, wrap
 from mot_cup._tracks import Ints
 from tenfold import DataError, SettingError, UnknownNameError
 
@@ -42,6 +43,7 @@ __all__ = [
     "Motion",
     "combine_independent",
     "compensate",
+    "correct_poses",
     "covariance_intersection",
     "early_fusion",
     "fuse_sequence",
@@ -57,6 +59,8 @@ OVERLAP = 0.1
 """Different cars, seen from above, do not overlap."""
 GATE = 2 * float(gammaincinv(2, 0.9973))
 """Squared Mahalanobis distance that 0.27 % of pairs of one object exceed: chi-square of 4 dimensions."""
+ROUNDS = 2
+"""Times that the poses are corrected and the detections associated anew."""
 ITERATIONS, TOLERANCE = 500, 1e-6
 """Of the weights of covariance intersection: most steps, and how far tr(P R_i^-1) / d may be above 1."""
 
@@ -111,7 +115,9 @@ def late_fusion(
     pooled, owners = _pool(agents)
     if limit is None:
         limit = OVERLAP if association == "iou" else GATE
-    objects = _associate(pooled, owners, association, limit, per_class)
+    # assign_within takes costs up to its limit.
+    most = -limit if association == "iou" else limit
+    objects = _associate(_cost(pooled, association, per_class), owners, most)
     best = _best(objects, pooled.scores)
     if combination == "best" or len(pooled) == 0:
         return pooled[best]
@@ -282,6 +288,91 @@ def to_agent(detections: RotatedDetections, pose: ArrayLike) -> RotatedDetection
     x, y, heading = _pose(pose)
     c, s = np.cos(heading), np.sin(heading)
     return to_common(detections, (-c * x - s * y, s * x - c * y, -heading))
+
+
+def correct_poses(
+    agents: Sequence[RotatedDetections | None],
+    poses: ArrayLike,
+    pose_covariances: ArrayLike,
+    *,
+    deviation: float | None = None,
+) -> tuple[Floats, Floats]:
+    """Correct the poses of agents by what they find in common in one frame.
+
+    All poses are estimated together, and the objects with them, by least squares; detections that do not fit
+    count for little. What no two agents find says nothing of a pose.
+
+    Parameters
+    ----------
+    agents : sequence of RotatedDetections or None
+        Each in the frame of reference of its agent, x ahead; None for an agent that is missing.
+    poses : array_like
+        x, y, heading that each reports, of shape (agents, 3), in the detections' unit and radians.
+    pose_covariances : array_like
+        Of the errors of the poses, of shape (3, 3) for all or (agents, 3, 3). They may be 0: poses that are
+        exact stay.
+    deviation : float, optional
+        Standard deviation of x and of y of every detection, instead of their own covariances.
+
+    Returns
+    -------
+    poses : ndarray of float64
+        Shape (agents, 3).
+    covariances : ndarray of float64
+        Of the errors that are left in each, of shape (agents, 3, 3), for `to_common`.
+
+    Raises
+    ------
+    DataError
+        Poses are not finite, shapes differ, or covariances are missing or singular.
+    SettingError
+        Agents use different units, or the deviation is not positive and finite.
+    """
+    reported = np.asarray(poses, dtype=np.float64)
+    if reported.shape != (len(agents), 3):
+        raise DataError(
+            f"poses of shape {reported.shape} of {len(agents)} agents", "one each", "Correct them."
+        )
+    reported = np.array([_pose(pose) for pose in reported]).reshape(-1, 3)
+    prior = np.asarray(pose_covariances, dtype=np.float64)
+    if prior.shape not in ((3, 3), (len(agents), 3, 3)):
+        raise DataError(
+            f"pose covariances of shape {prior.shape}", f"(3, 3) or ({len(agents)}, 3, 3)", "Correct them."
+        )
+    if deviation is not None and not 0 < deviation < np.inf:
+        raise SettingError(f"deviation {deviation}", "a positive number", "Correct it.")
+    prior = np.broadcast_to(prior, (len(agents), 3, 3))
+    errors, left = np.zeros_like(reported), np.array(prior)
+    present = [(number, found) for number, found in enumerate(agents) if found is not None and len(found)]
+    units = sorted({found.unit for _, found in present})
+    if len(units) > 1:
+        raise SettingError(f"detections in {' and '.join(units)}", "one unit", "Convert them.")
+    owners = np.repeat([number for number, _ in present], [len(found) for _, found in present])
+    for _ in range(ROUNDS if len(owners) else 0):
+        moved = [
+            to_common(
+                RotatedDetections(found.boxes, classes=found.classes), reported[number] - errors[number]
+            )
+            for number, found in present
+        ]
+        boxes = np.concatenate([found.boxes for found in moved])
+        classes = np.concatenate([found.classes for found in moved])
+        cost = -overlaps(bounding_boxes(boxes), bounding_boxes(boxes))
+        cost[classes[:, None] != classes] = np.inf
+        errors, left = pose_errors(
+            boxes[:, :2],
+            np.concatenate(
+                [_place_covariances(found, deviation, reported[number, 2]) for number, found in present]
+            ),
+            owners,
+            _associate(cost, owners, -OVERLAP),
+            reported - errors,
+            errors,
+            prior,
+        )
+    corrected = reported - errors
+    corrected[:, 2] = wrap(corrected[:, 2])
+    return corrected, left
 
 
 @dataclass(frozen=True)
@@ -457,15 +548,24 @@ def _gaussians(detections: Detections) -> tuple[Floats, Floats]:
     return to_space(detections.boxes, "xywh"), covariance.matrices
 
 
-def _associate(
-    pooled: Detections, owners: Ints, association: Association, limit: float, per_class: bool
-) -> Ints:
+def _place_covariances(detections: RotatedDetections, deviation: float | None, heading: float) -> Floats:
+    """Return the covariances of x and y, turned by a heading."""
+    if deviation is not None:
+        return np.broadcast_to(deviation**2 * np.eye(2), (len(detections), 2, 2))
+    if detections.covariance is None:
+        raise DataError("detections without covariances", "a covariance for each", "Give a deviation.")
+    c, s = np.cos(heading), np.sin(heading)
+    turn = np.array([[c, -s], [s, c]])
+    places: Floats = turn @ detections.covariance[:, :2, :2] @ turn.T
+    if not (np.linalg.det(places) > 0).all():
+        raise DataError("a singular covariance", "an error in every direction", "Give a deviation.")
+    return places
+
+
+def _associate(cost: Floats, owners: Ints, most: float) -> Ints:
     """Return the object of each detection."""
-    objects = np.full(len(pooled), -1)
+    objects = np.full(len(owners), -1)
     firsts = np.empty(0, np.int64)
-    cost = _cost(pooled, association, per_class)
-    # assign_within takes costs up to its limit.
-    most = -limit if association == "iou" else limit
     for owner in np.unique(owners):
         rows = np.flatnonzero(owners == owner)
         if len(firsts):

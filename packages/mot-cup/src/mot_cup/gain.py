@@ -10,15 +10,16 @@ tuned on honest ones.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mot_cup._contest import draw, judge
-from mot_cup._contest_data import simulated, tune
+from mot_cup._contest import Candidate, judge
+from mot_cup._contest_data import simulated
+from mot_cup._contest_search import tune
 from mot_cup.metrics import combine
 from mot_cup.simulation import Noise, SceneSettings
 from tenfold import SettingError
@@ -45,7 +46,7 @@ class Settings:
     position_std, heading_std : float
         Errors of the agents' poses where they are not exact, in metres and radians.
     draws : int
-        Candidates of each method.
+        Candidates of each method that the search begins with.
     tune, judge : int
         Scenes.
     """
@@ -53,8 +54,8 @@ class Settings:
     spreads: tuple[float, ...] = (0.0, 0.3, 0.57, 0.9)
     position_std: float = 0.1
     heading_std: float = 0.01
-    draws: int = 40
-    tune: int = 2
+    draws: int = 60
+    tune: int = 3
     judge: int = 2
 
     def __post_init__(self) -> None:
@@ -87,30 +88,39 @@ def sweep(run: Run[Settings]) -> None:
     settings = run.settings
     for index in run.stage("spreads", len(scenarios(settings))):
         _, spread, poses = scenarios(settings)[index]
-        _compare(run, "spread", scenes(spread, poses), None, index)
+        of_spread = scenes(spread, poses)
+        _judge(run, "spread", _tune(run, of_spread, index), of_spread, index)
     honest = SceneSettings(position_std=settings.position_std, heading_std=settings.heading_std)
+    chosen: dict[str, Candidate] = {}
     for index in run.stage("misreported", len(MISREPORTED)):
         changes = list(MISREPORTED.values())[index]
         if "error_memory" in changes:
             reported = dataclasses.replace(honest, noise=dataclasses.replace(Noise(), **changes))
         else:
             reported = dataclasses.replace(honest, **changes)
-        # The same scenes every time, so that the tuning is the same.
-        _compare(run, "misreported", honest, reported, -1)
+        chosen = chosen or _tune(run, honest, -1)
+        _judge(run, "misreported", chosen, reported, -1)
 
 
-def _compare(
-    run: Run[Settings], name: str, scenes: SceneSettings, reported: SceneSettings | None, index: int
-) -> None:
-    settings = run.settings
-    contest = simulated(scenes, settings.tune, settings.judge, [run.seed, index + 1], reported)
+def _tune(run: Run[Settings], scenes: SceneSettings, index: int) -> dict[str, Candidate]:
+    settings, seed = run.settings, [run.seed, index + 1]
+    contest = simulated(scenes, settings.tune, 0, [*seed, 0])
     fold = contest.folds[0]()
-    found = {}
-    for method in TUNED:
-        generator = np.random.default_rng([run.seed, index + 1])
-        chosen = tune(contest, method, fold, draw(contest.frames[method], settings.draws, generator))
-        found[method] = 100 * combine(judge(method, chosen, clip) for clip in fold.judge)["HOTA"]
-        run.log(f"{name}/{method}", found[method])
+    return {
+        method: tune(contest, method, fold, settings.draws, np.random.default_rng(seed)) for method in TUNED
+    }
+
+
+def _judge(
+    run: Run[Settings], name: str, chosen: Mapping[str, Candidate], scenes: SceneSettings, index: int
+) -> None:
+    fold = simulated(scenes, 0, run.settings.judge, [run.seed, index + 1, 1]).folds[0]()
+    found = {
+        method: 100 * combine(judge(method, candidate, clip) for clip in fold.judge)["HOTA"]
+        for method, candidate in chosen.items()
+    }
+    for method, hota in found.items():
+        run.log(f"{name}/{method}", hota)
     run.log(f"{name}/gain", found["covariance"] - found["constant"])
 
 
@@ -169,7 +179,7 @@ gain = Experiment(
     command="gain",
     body=sweep,
     quick=Settings(),
-    full=Settings(draws=100, tune=4, judge=6),
+    full=Settings(draws=200, tune=12, judge=8),
     tables={"gain": gain_table, "honesty": honesty_table},
     plot=plot,
 )
