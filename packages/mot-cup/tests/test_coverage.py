@@ -30,7 +30,10 @@ def check_figures(record: Record) -> None:
         assert metrics[f"stream/split/{name}/mean gap"] > 0.02
         assert metrics[f"stream/quantile/{name}/mean gap"] < 0.015
         assert metrics[f"stream/level/{name}/mean gap"] < 0.015
-        for method in ("level", "quantile"):
+        assert metrics[f"stream/control/{name}/mean gap"] < 0.005
+        assert metrics[f"stream/control/{name}/beyond"] == 0
+        assert metrics[f"stream/control/{name}/void"] == 0
+        for method in ("level", "quantile", "control"):
             assert metrics[f"stream/{method}/{name}/interval score ratio"] < 1
             assert metrics[f"stream/{method}/{name}/void"] <= 0.02
     nll = {form: np.mean(record.history[f"nll/{form}"]) for form in ("raw", "rescaled", "constant", "paper")}
@@ -64,6 +67,9 @@ def test_the_tables_are_of_the_record(tmp_path: Path, monkeypatch: pytest.Monkey
     ratio = metrics["stream/quantile/x/interval score ratio"]
     assert f"| x, adaptive, quantile | {100 * metrics['stream/quantile/x/mean gap']:.2f} | " in adaptive
     assert f" of 6 | {ratio:.3f} | " in adaptive
+    gains = record.history["gain/control/x"]
+    assert f"| x, control | {100 * metrics['stream/control/x/mean gap']:.2f} | " in adaptive
+    assert f" {min(gains):g}" in adaptive
     nll = [np.mean(record.history[f"nll/{form}"]) for form in ("paper", "raw")]
     assert f"| the paper's q / 3 at 0.9973 | {nll[0] - nll[1]:.2f} [" in scores
     assert "| the detector's, times one factor (likelihood) |" in scores
