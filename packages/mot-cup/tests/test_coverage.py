@@ -53,6 +53,14 @@ def test_simulated_streams_behave_as_the_theory_says(tmp_path: Path) -> None:
 def test_v2xsim_keeps_its_coverage(tmp_path: Path) -> None:
     record = coverage.execute(Settings(splits=5), dataset="v2x-sim", out=tmp_path)
     assert (record.metrics["scenes"], record.metrics["streams"]) == (10, 40)
+    assert (
+        record.metrics["identities/published/pairs"],
+        record.metrics["identities/published/disjoint"],
+    ) == (
+        51_884,
+        9_175,
+    )
+    assert "| relinked | 51,865 | 1,180 | 2.3 |" in coverage.tables["identities"]([record]).markdown()
     check_figures(record)
 
 
@@ -61,7 +69,7 @@ def test_the_tables_are_of_the_record(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("mot_cup.coverage.load", lambda *_: small)
     record = coverage.execute(Settings(splits=2), out=tmp_path)
     metrics = record.metrics
-    found, adaptive, scores = (table([record]).markdown() for table in coverage.tables.values())
+    found, adaptive, scores, identities = (table([record]).markdown() for table in coverage.tables.values())
     assert f"| x | {100 * metrics['random/x/mean']:.1f} | " in found
     assert f"| {100 * metrics['scene/max-score/lowest']:.1f} (scene " in found
     ratio = metrics["stream/quantile/x/interval score ratio"]
@@ -70,6 +78,7 @@ def test_the_tables_are_of_the_record(tmp_path: Path, monkeypatch: pytest.Monkey
     gains = record.history["gain/control/x"]
     assert f"| x, control | {100 * metrics['stream/control/x/mean gap']:.2f} | " in adaptive
     assert f" {min(gains):g}" in adaptive
+    assert "relinked" not in identities
     nll = [np.mean(record.history[f"nll/{form}"]) for form in ("paper", "raw")]
     assert f"| the paper's q / 3 at 0.9973 | {nll[0] - nll[1]:.2f} [" in scores
     assert "| the detector's, times one factor (likelihood) |" in scores

@@ -101,6 +101,18 @@ def score_table(records: Sequence[Record]) -> Table:
     return Table(title, columns, rows)
 
 
+def identity_table(records: Sequence[Record]) -> Table:
+    """Tabulate the boxes of one identity in consecutive frames, and those that do not overlap."""
+    metrics = records[0].metrics
+    rows = []
+    for name in ("published", "relinked"):
+        if f"identities/{name}/pairs" in metrics:
+            pairs, disjoint = (metrics[f"identities/{name}/{count}"] for count in ("pairs", "disjoint"))
+            rows.append([name, f"{pairs:,.0f}", f"{disjoint:,.0f}", f"{100 * disjoint / pairs:.1f}"])
+    columns = ["identities of the truth", "pairs in consecutive frames", "disjoint", "share, %"]
+    return Table(f"{records[0].dataset}: boxes of one identity", columns, rows)
+
+
 def _crps_ratio(records: Sequence[Record], form: str, base: str) -> float:
     """Return the geometric mean over the dimensions of the ratio of mean CRPS."""
     ratios = [

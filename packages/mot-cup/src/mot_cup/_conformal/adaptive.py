@@ -128,7 +128,7 @@ def choose_step(
 
     Of those whose mean interval score is not above split conformal's and whose intervals are infinite or
     empty in at most 2 % of cases, it is that with the least interval score where the root mean square of the
-    streams' gaps is at most half a point, else that with the smallest; 0 where none is.
+    streams' gaps is at most 0.3 points, else that with the smallest; 0 where none is.
 
     Parameters
     ----------

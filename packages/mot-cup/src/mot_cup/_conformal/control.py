@@ -4,8 +4,8 @@ In `mot_cup._conformal.adaptive` a stream keeps a gap for as long as its path is
 Conformal PI control (Angelopoulos, Candes and Tibshirani 2023) adds to a forecast of the quantile what the
 misses so far have summed up to. Here the path is the logarithm of the odds of the level,
 
-    theta <- theta + eta sum_i (miss of q(theta)_i - alpha) / m      the forecast: quantile tracking by itself
-    E     <- E + sum_i (miss_i - alpha)                              the misses of the intervals that were used
+    theta <- theta + eta sum_i (miss of q(theta)_i - alpha) / m    the forecast: quantile tracking by itself
+    E     <- E + sum_i (miss_i - alpha)                            the misses of the intervals that were used
     q(u), u = theta + k E / m,
 
 over the labels i of a frame, m the mean number of labels in a frame so far: those of a frame come together,
@@ -124,7 +124,7 @@ def choose_gains(
     """Choose k and eta for every dimension on streams of scenes other than that where they will be used.
 
     As `choose_step` chooses: of those whose mean interval score is not above split conformal's, the pair with
-    the least where the streams' gaps are at most half a point in root mean square, else that with the
+    the least where the streams' gaps are at most 0.3 points in root mean square, else that with the
     smallest gaps; 0 and 0 where none is.
 
     Parameters
@@ -167,7 +167,7 @@ def _control(
     step: Floats,
     alpha: float,
 ) -> Floats:
-    """Take frames, as `OnlineConformal` says, and overwrite the state: the four arrays from `quantiles` on."""
+    """Take frames, as `OnlineConformal` says, and overwrite the state, four arrays from `quantiles` on."""
     used, end = np.empty_like(scores), np.log(float(len(ordered)))
     for frame in range(len(starts) - 1):
         first, last = starts[frame], starts[frame + 1]

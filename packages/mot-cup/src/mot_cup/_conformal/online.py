@@ -205,7 +205,7 @@ def best(
 
     Allowed are those whose mean interval score is not above that of the first, and whose intervals are
     infinite or empty in at most 2 % of cases. Of these, among which the first always is, it is that with the
-    least interval score where the root mean square of the streams' gaps is at most half a point, and where
+    least interval score where the root mean square of the streams' gaps is at most 0.3 points, and where
     none reaches that, the one with the smallest.
 
     Parameters
@@ -236,8 +236,6 @@ def best(
     gap, cost = np.array(gaps), np.array(costs)
     allowed = (cost <= cost[0]) & (np.array(voids) <= VOID)
     close = allowed & (gap <= CLOSE)
-    return np.where(
-        close.any(axis=0),
-        np.where(close, cost, np.inf).argmin(axis=0),
-        np.where(allowed, gap, np.inf).argmin(axis=0),
-    )
+    narrowest = np.where(close, cost, np.inf).argmin(axis=0)
+    nearest = np.where(allowed, gap, np.inf).argmin(axis=0)
+    return np.asarray(np.where(close.any(axis=0), narrowest, nearest))
