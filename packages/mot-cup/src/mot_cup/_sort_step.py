@@ -31,9 +31,10 @@ from mot_cup._tracks import Ints
 ID, STREAK, CLASS, IDLE = range(4)
 # Entries of what a tracker counts: tracks alive, the next identity, frames seen.
 ALIVE, NEXT_ID, FRAME = range(3)
-# Columns of what a run writes down of a detection, if it is to: the innovation, its covariance S, and the
-# covariance that the track's positions then have. The first two are NaN where it began a track.
-INNOVATION, SPREAD, POSTERIOR, TRACE = 0, 4, 20, 36
+# Columns of what a run writes down of a detection, if it is to: the innovation, its covariance S, the
+# positions that the track then has, their covariance, and its identity. The first two are NaN where it began
+# a track.
+INNOVATION, SPREAD, STATE, POSTERIOR, OWNER, TRACE = 0, 4, 20, 24, 40, 41
 
 
 @compiled
@@ -152,7 +153,7 @@ def run(
                 counts[t, STREAK] += 1
             counts[t, CLASS], counts[t, IDLE], row_of[t] = rows[d, 5], 0.0, d
         if len(trace):
-            _write_posteriors(trace[first:last], filters, partners)
+            _write_posteriors(trace[first:last], filters, counts, partners)
         kept = 0
         for t in range(alive):
             d = row_of[t]
@@ -203,7 +204,7 @@ def _move(filters: Floats, counts: Floats, source: int, target: int) -> None:
 def _write_innovations(
     trace: Floats, filters: Floats, partners: Ints, z: Floats, noise: Floats, errors: Floats
 ) -> None:
-    trace[:, :POSTERIOR] = np.nan
+    trace[:, :STATE] = np.nan
     for d in range(len(partners)):
         t = partners[d]
         if t == FREE:
@@ -218,8 +219,10 @@ def _write_innovations(
 
 
 @compiled
-def _write_posteriors(trace: Floats, filters: Floats, partners: Ints) -> None:
+def _write_posteriors(trace: Floats, filters: Floats, counts: Floats, partners: Ints) -> None:
     for d in range(len(partners)):
+        trace[d, OWNER] = counts[partners[d], ID]
         for i in range(4):
+            trace[d, STATE + i] = filters[partners[d], i]
             for j in range(4):
                 trace[d, POSTERIOR + 4 * i + j] = position_covariance(filters, partners[d], i, j)
