@@ -23,7 +23,7 @@ OBJECTS, FRAMES = 10, 60
 
 
 def simulated(seed: int, noise: Noise = NOISE) -> tuple[list[Detections], np.ndarray]:
-    """Simulate objects far apart that move as the filter says, with the true corners of each in every frame."""
+    """Simulate objects far apart that move as the filter says, with their true corners in every frame."""
     generator = np.random.default_rng(seed)
     state = np.zeros((OBJECTS, 4))
     state[:, 0], state[:, 1], state[:, 2:] = 5000.0 * np.arange(OBJECTS), 0.0, 200.0
