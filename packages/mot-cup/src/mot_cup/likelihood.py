@@ -18,7 +18,7 @@ objects are close to each other the noise of such a fit is too small.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -38,6 +38,13 @@ IOU = 0.3
 LEAST = 30
 # Logarithms of variances stay within this many of those that the search begins at.
 REACH = 20.0
+# Shares of the mean square of a change, of the measurement, the process, its velocity and the first velocity.
+# The search begins where it is mostly measurements that scatter, where velocities do, and where positions do.
+STARTS = (
+    np.array([0.3, 0.03, 0.003, 0.3]),
+    np.array([0.003, 0.003, 0.003, 1.0]),
+    np.array([0.03, 0.3, 0.003, 0.1]),
+)
 
 
 @dataclass(frozen=True)
@@ -89,17 +96,17 @@ def observations(
     found = found[found.rows >= 0]
     order = np.lexsort((found.frames, found.ids))
     numbers, ids, rows = found.frames[order], found.ids[order], found.rows[order]
-    picked = [frames[number][[row]] for number, row in zip(numbers.tolist(), rows.tolist(), strict=True)]
     same = np.diff(ids, prepend=ids[:1] - 1) == 0
     steps = np.where(same, np.diff(numbers, prepend=numbers[:1]), 0).astype(np.float64)
-    corners = np.concatenate([np.empty((0, 4)), *(item.boxes for item in picked)])
-    errors = np.empty((0, 4, 4))
-    own = [item.covariance for item in picked]
-    if covariances and own and all(item is not None for item in own):
-        errors = np.concatenate(
-            [item.covariance.to_space(item.boxes, state).matrices for item in picked if item.covariance]
-        )
-    return Observations(to_space(corners, state), steps, errors)
+    used, of_frame = np.unique(numbers, return_inverse=True)
+    given = [frames[number] for number in used.tolist()]
+    firsts = np.cumsum([0, *map(len, given)])
+    places = firsts[:-1][of_frame] + rows
+    corners = np.concatenate([np.empty((0, 4)), *(item.boxes for item in given)])
+    own = [item.covariance.to_space(item.boxes, state).matrices for item in given if item.covariance]
+    known = covariances and own and len(own) == len(given)
+    errors = np.concatenate(own)[places] if known else np.empty((0, 4, 4))
+    return Observations(to_space(corners[places], state), steps, errors)
 
 
 def pooled(parts: Sequence[Observations]) -> Observations:
@@ -158,17 +165,14 @@ def fit(observed: Observations, *, of_height: bool = True) -> Noise:
         Fewer than 30 boxes follow another of the same object, or a coordinate never changes.
     """
     _check(observed, LEAST)
-    noise = _of_rows(np.zeros((4, 4)), of_height)
     rows = np.zeros((4, 4))
     known = len(observed.errors) > 0
     scales = _scales(observed, of_height)
     if known:
         variances = np.diagonal(observed.errors, 0, 1, 2)
         rows[0] = (variances / (observed.boxes[:, 3:] ** 2 if of_height else 1.0)).mean(axis=0)
-    # Of measurement, process, its velocity, and the first velocity.
     free = np.array([not known, True, True, True])
     for coordinate in (3, 0, 1, 2):
-        first = np.log(scales[coordinate] * np.array([0.3, 0.3, 0.03, 1.0])[free])
 
         def cost(logs: Floats, coordinate: int = coordinate) -> float:
             rows[free, coordinate] = np.exp(logs)
@@ -177,16 +181,24 @@ def fit(observed: Observations, *, of_height: bool = True) -> Noise:
                 _negative_log_likelihood(observed.boxes, observed.steps, observed.errors, table)[coordinate]
             )
 
-        found = minimize(
+        logs = _least(cost, [np.log(scales[coordinate] * shares[free]) for shares in STARTS])
+        rows[free, coordinate] = np.exp(logs)
+    return _of_rows(rows, of_height)
+
+
+def _least(cost: Callable[[Floats], float], starts: Sequence[Floats]) -> Floats:
+    """Return where a cost is least, the best of several searches."""
+    found = [
+        minimize(
             cost,
-            first,
+            start,
             method="Nelder-Mead",
-            bounds=[(value - REACH, value + REACH) for value in first.tolist()],
-            options={"xatol": 1e-3, "fatol": 1e-7, "maxiter": 600, "adaptive": True},
+            bounds=[(value - REACH, value + REACH) for value in start.tolist()],
+            options={"xatol": 1e-3, "fatol": 1e-7, "maxiter": 600},
         )
-        rows[free, coordinate] = np.exp(found.x)
-        noise = _of_rows(rows, of_height)
-    return noise
+        for start in starts
+    ]
+    return np.asarray(min(found, key=lambda result: float(result.fun)).x)
 
 
 def _check(observed: Observations, least: int) -> None:
