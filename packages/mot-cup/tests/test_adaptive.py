@@ -110,6 +110,8 @@ def test_what_makes_no_sense_is_refused() -> None:
     adaptive = AdaptiveConformal(held)
     with pytest.raises(DataError, match="dimensions"):
         adaptive.update([[1.0, 2.0, 3.0]])
+    with pytest.raises(DataError, match="dimensions"):
+        adaptive.follow(Stream(np.arange(9), np.ones((9, 3)), np.ones((9, 3))))
     with pytest.raises(DataError, match="0 or more"):
         adaptive.update([[1.0, np.nan]])
     with pytest.raises(DataError, match="order of frames"):

@@ -30,7 +30,10 @@ def check_figures(record: Record) -> None:
         assert metrics[f"stream/split/{name}/mean gap"] > 0.02
         assert metrics[f"stream/quantile/{name}/mean gap"] < 0.015
         assert metrics[f"stream/level/{name}/mean gap"] < 0.015
-        for method in ("level", "quantile"):
+        assert metrics[f"stream/control/{name}/mean gap"] < 0.005
+        assert metrics[f"stream/control/{name}/beyond"] == 0
+        assert metrics[f"stream/control/{name}/void"] == 0
+        for method in ("level", "quantile", "control"):
             assert metrics[f"stream/{method}/{name}/interval score ratio"] < 1
             assert metrics[f"stream/{method}/{name}/void"] <= 0.02
     nll = {form: np.mean(record.history[f"nll/{form}"]) for form in ("raw", "rescaled", "constant", "paper")}
@@ -50,6 +53,14 @@ def test_simulated_streams_behave_as_the_theory_says(tmp_path: Path) -> None:
 def test_v2xsim_keeps_its_coverage(tmp_path: Path) -> None:
     record = coverage.execute(Settings(splits=5), dataset="v2x-sim", out=tmp_path)
     assert (record.metrics["scenes"], record.metrics["streams"]) == (10, 40)
+    assert (
+        record.metrics["identities/published/pairs"],
+        record.metrics["identities/published/disjoint"],
+    ) == (
+        51_884,
+        9_175,
+    )
+    assert "| relinked | 51,865 | 1,180 | 2.3 |" in coverage.tables["identities"]([record]).markdown()
     check_figures(record)
 
 
@@ -58,12 +69,16 @@ def test_the_tables_are_of_the_record(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("mot_cup.coverage.load", lambda *_: small)
     record = coverage.execute(Settings(splits=2), out=tmp_path)
     metrics = record.metrics
-    found, adaptive, scores = (table([record]).markdown() for table in coverage.tables.values())
+    found, adaptive, scores, identities = (table([record]).markdown() for table in coverage.tables.values())
     assert f"| x | {100 * metrics['random/x/mean']:.1f} | " in found
     assert f"| {100 * metrics['scene/max-score/lowest']:.1f} (scene " in found
     ratio = metrics["stream/quantile/x/interval score ratio"]
     assert f"| x, adaptive, quantile | {100 * metrics['stream/quantile/x/mean gap']:.2f} | " in adaptive
     assert f" of 6 | {ratio:.3f} | " in adaptive
+    gains = record.history["gain/control/x"]
+    assert f"| x, control | {100 * metrics['stream/control/x/mean gap']:.2f} | " in adaptive
+    assert f" {min(gains):g}" in adaptive
+    assert "relinked" not in identities
     nll = [np.mean(record.history[f"nll/{form}"]) for form in ("paper", "raw")]
     assert f"| the paper's q / 3 at 0.9973 | {nll[0] - nll[1]:.2f} [" in scores
     assert "| the detector's, times one factor (likelihood) |" in scores

@@ -4,6 +4,7 @@ from mot_cup._association import Stage
 from mot_cup._bytetrack import ByteTrack
 from mot_cup._detections import BoxCovariance, Detections, DetectionSequence
 from mot_cup._filterpy import FilterpyModel
+from mot_cup._innovations import Innovations
 from mot_cup._noise import BYTETRACK_PAPER_FACTORS, NOISE, PAPER_FACTORS, Noise, PaperCompat, height_noise
 from mot_cup._ocsort import OCSort
 from mot_cup._rotated import RotatedDetections
@@ -22,6 +23,7 @@ __all__ = [
     "DetectionSequence",
     "Detections",
     "FilterpyModel",
+    "Innovations",
     "Noise",
     "OCSort",
     "PaperCompat",

@@ -9,6 +9,7 @@ import numpy as np
 from mot_cup._boxes import Space
 from mot_cup._tracking_data import tracking_folder
 from mot_cup.conformal import Stream, match
+from mot_cup.identities import IdentityCheck, check_identities, relink
 from mot_cup.io import read_v2xsim
 from tenfold import UnknownNameError
 
@@ -45,6 +46,30 @@ def load(dataset: str, space: Space, iou: float, upright: bool, seed: int) -> St
         for sequence in read_v2xsim(tracking_folder("v2xsim"), upright=upright)
     }
     return {key: Stream.of(found[key], space) for key in sorted(found) if len(found[key])}
+
+
+def identity_checks(dataset: str, upright: bool) -> Mapping[str, IdentityCheck]:
+    """Check the identities of a data set's truth as they are published, and relinked.
+
+    Parameters
+    ----------
+    dataset : {"simulated", "v2x-sim"}
+        The simulated errors have no identities, and so no check.
+    upright : bool
+        As in the settings.
+
+    Raises
+    ------
+    DataError
+        The files of V2X-Sim are missing or malformed.
+    """
+    if dataset != "v2x-sim":
+        return {}
+    truths = [sequence.truth for sequence in read_v2xsim(tracking_folder("v2xsim"), upright=upright)]
+    return {
+        "published": sum(map(check_identities, truths), IdentityCheck(0, 0)),
+        "relinked": sum((check_identities(relink(truth)) for truth in truths), IdentityCheck(0, 0)),
+    }
 
 
 def simulated(seed: int, scenes: int = 8, agents: int = 3, frames: int = 100, boxes: int = 8) -> Streams:

@@ -14,9 +14,14 @@ FORMS = {
     "rescaled": "the detector's, times one factor (likelihood)",
     "paper": "the paper's q / 3 at 0.9973",
     "conformal": "conformal at the level",
-    "adaptive": "adaptive conformal at the level, with labels",
+    "control": "conformal control at the level, with labels",
 }
-METHODS = {"split": "split", "level": "adaptive, level", "quantile": "adaptive, quantile"}
+METHODS = {
+    "split": "split",
+    "level": "adaptive, level",
+    "quantile": "adaptive, quantile",
+    "control": "control",
+}
 
 
 def coverage_table(records: Sequence[Record]) -> Table:
@@ -51,7 +56,9 @@ def adaptive_table(records: Sequence[Record]) -> Table:
             costs, split = (
                 np.mean(_history(records, f"interval score/{of}/{name}")) for of in (method, "split")
             )
-            steps = _history(records, f"step/{method}/{name}")
+            steps = _range(_history(records, f"step/{method}/{name}"))
+            if method == "control":
+                steps = f"{_range(_history(records, f'gain/control/{name}'))}; {steps}"
             rows.append(
                 [
                     f"{name}, {title}",
@@ -60,7 +67,7 @@ def adaptive_table(records: Sequence[Record]) -> Table:
                     f"{(gaps > settings['tolerance']).sum()} of {len(gaps)}",
                     f"{costs / split:.3f}",
                     f"{100 * np.mean(_history(records, f'void/{method}/{name}')):.2f}",
-                    f"{min(steps):g}" if min(steps) == max(steps) else f"{min(steps):g} to {max(steps):g}",
+                    steps,
                 ]
             )
     columns = [
@@ -70,7 +77,7 @@ def adaptive_table(records: Sequence[Record]) -> Table:
         f"beyond {100 * settings['tolerance']:g}",
         "interval score, over split",
         "infinite or empty, %",
-        "step",
+        "gain; step",
     ]
     return Table(_title(records), columns, rows)
 
@@ -94,6 +101,18 @@ def score_table(records: Sequence[Record]) -> Table:
     return Table(title, columns, rows)
 
 
+def identity_table(records: Sequence[Record]) -> Table:
+    """Tabulate the boxes of one identity in consecutive frames, and those that do not overlap."""
+    metrics = records[0].metrics
+    rows = []
+    for name in ("published", "relinked"):
+        if f"identities/{name}/pairs" in metrics:
+            pairs, disjoint = (metrics[f"identities/{name}/{count}"] for count in ("pairs", "disjoint"))
+            rows.append([name, f"{pairs:,.0f}", f"{disjoint:,.0f}", f"{100 * disjoint / pairs:.1f}"])
+    columns = ["identities of the truth", "pairs in consecutive frames", "disjoint", "share, %"]
+    return Table(f"{records[0].dataset}: boxes of one identity", columns, rows)
+
+
 def _crps_ratio(records: Sequence[Record], form: str, base: str) -> float:
     """Return the geometric mean over the dimensions of the ratio of mean CRPS."""
     ratios = [
@@ -101,6 +120,10 @@ def _crps_ratio(records: Sequence[Record], form: str, base: str) -> float:
         for name in records[0].settings["space"]
     ]
     return float(np.exp(np.log(ratios).mean()))
+
+
+def _range(values: Sequence[float]) -> str:
+    return f"{min(values):g}" if min(values) == max(values) else f"{min(values):g} to {max(values):g}"
 
 
 def _history(records: Sequence[Record], name: str) -> list[float]:

@@ -9,18 +9,21 @@ wander by two pixels squared a frame whatever its size).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from mot_cup._association import Stage, stage_table
 from mot_cup._boxes import Floats
+from mot_cup._detections import Detections
 from mot_cup._filterpy import FilterpyModel, FilterpyTracks
+from mot_cup._innovations import Innovations
 from mot_cup._noise import NOISE, Noise, Uncertainty
-from mot_cup._sort_step import TRACE, run
+from mot_cup._sort_step import FRAME, INNOVATION, OWNER, POSTERIOR, SPREAD, STATE, TRACE, run
 from mot_cup._state_models import StateModel, model_number
 from mot_cup._tracker import CAPACITY, Tracker, check_life, check_uncertainty
-from mot_cup._tracks import Ints
+from mot_cup._tracks import Ints, Tracks
 from tenfold import SettingError
 
 NO_TRACE = np.empty((0, TRACE))
@@ -48,6 +51,8 @@ class Sort(Tracker):
     uncertainty : {"off", "covariance"} or PaperCompat
         ``"covariance"``: that of each detection is R, and P of the position of a track that it begins.
         `PaperCompat`: its variances are R as in the paper's code.
+    keep_innovations : bool
+        Keep those of the last call, in `innovations`.
     per_class : bool
         A track is of one class and takes detections of that class alone.
     unit : str
@@ -79,6 +84,7 @@ class Sort(Tracker):
         state: StateModel | FilterpyModel | None = None,
         noise: Noise | None = None,
         uncertainty: Uncertainty = "off",
+        keep_innovations: bool = False,
         per_class: bool = False,
         unit: str = "px",
         begin_score: float = -np.inf,
@@ -95,7 +101,12 @@ class Sort(Tracker):
         self._stages = stage_table(stages or [Stage("iou", iou_threshold)])
         self._rules = float(max_age), int(min_hits), bool(per_class)
         self._begin_score, self._coast = float(begin_score), float(coast)
+        self._keep = bool(keep_innovations)
         if isinstance(state, FilterpyModel):
+            if self._keep:
+                raise SettingError(
+                    "innovations of a FilterpyModel", "one of the two", "Its filters have their own y and S."
+                )
             if noise is not None:
                 raise SettingError(
                     "noise beside a FilterpyModel", "one of the two", "Let its filters have it."
@@ -115,7 +126,42 @@ class Sort(Tracker):
             self._noise = (noise or NOISE[model]).table()
             super().__init__(model, uncertainty, unit)
 
+    @property
+    def innovations(self) -> Innovations:
+        """The innovations of the last call of `update` or `track`; frames are numbered as `track` does.
+
+        Raises
+        ------
+        SettingError
+            They are not kept.
+        """
+        if not self._keep:
+            raise SettingError("innovations that are not kept", "keep_innovations=True", "Make it with that.")
+        trace, taken = self._trace, ~np.isnan(self._trace[:, INNOVATION])
+        frames = np.repeat(np.arange(len(self._starts) - 1), np.diff(self._starts))
+        rows = np.arange(len(trace)) - self._starts[frames]
+        kept = trace[taken]
+        return Innovations(
+            frames[taken] + self._first,
+            rows[taken],
+            kept[:, OWNER].astype(np.int64),
+            kept[:, INNOVATION:SPREAD],
+            kept[:, SPREAD:STATE].reshape(-1, 4, 4),
+            kept[:, STATE:POSTERIOR],
+            kept[:, POSTERIOR:OWNER].reshape(-1, 4, 4),
+            self.state,
+        )
+
+    def track(
+        self, frames: Sequence[Detections] | Mapping[int, Detections], times: ArrayLike | None = None
+    ) -> Tracks:
+        tracks = super().track(frames, times)
+        if isinstance(frames, Mapping) and frames:
+            self._first = int(min(frames))
+        return tracks
+
     def _begin(self) -> None:
+        self._trace, self._starts, self._first = NO_TRACE, np.zeros(1, np.int64), 1
         self._counts, self._counters = np.zeros((CAPACITY, 4)), np.array([0, 1, 0])
         if self._own is not None:
             self._tracks = FilterpyTracks(self._own, self._stages, *self._rules)
@@ -130,6 +176,8 @@ class Sort(Tracker):
     def _run(self, rows: Floats, starts: Ints, errors: Floats, steps: Floats, out: Floats) -> Ints:
         if self._own is not None:
             return self._tracks.run(rows, starts, errors, steps, out)
+        trace = np.empty((len(rows), TRACE)) if self._keep else NO_TRACE
+        self._trace, self._starts, self._first = trace, starts, int(self._counters[FRAME]) + 1
         self._filters, self._counts, ends = run(
             self._filters,
             self._counts,
@@ -139,7 +187,7 @@ class Sort(Tracker):
             errors,
             steps,
             out,
-            NO_TRACE,
+            trace,
             self._noise,
             self._stages,
             self._number,

@@ -37,10 +37,10 @@ from mot_cup._tracks import Ints
 ID, STREAK, CLASS, IDLE = range(4)
 # Entries of what a tracker counts: tracks alive, the next identity, frames seen.
 ALIVE, NEXT_ID, FRAME = range(3)
-# Columns of what a run writes down of a detection, if it is to: the innovation, its covariance S, and the
-# covariance that the track's positions then have. The first two are NaN where it began a track, and all
-# where it did not.
-INNOVATION, SPREAD, POSTERIOR, TRACE = 0, 4, 20, 36
+# Columns of what a run writes down of a detection, if it is to: the innovation, its covariance S, the
+# positions that the track then has, their covariance, and its identity. The first two are NaN where it began
+# a track, and all where it did not.
+INNOVATION, SPREAD, STATE, POSTERIOR, OWNER, TRACE = 0, 4, 20, 24, 40, 41
 
 
 @compiled
@@ -241,7 +241,7 @@ def _take(
             first_is_measured,
         )
         if len(trace):
-            _write_posteriors(trace, filters, partners, first, last)
+            _write_posteriors(trace, filters, counts, partners, first, last)
         reported = ends[frame - 1] if frame else 0
         ends[frame] = _report(
             filters, counts, tracker, rows, row_of, first, out, reported, model, max_age, min_hits, coast
@@ -399,7 +399,7 @@ def _write_innovations(
     noise: Floats,
     errors: Floats,
 ) -> None:
-    trace[first:last, :POSTERIOR] = np.nan
+    trace[first:last, :STATE] = np.nan
     for d in range(first, last):
         t = partners[d]
         if t == FREE:
@@ -414,11 +414,15 @@ def _write_innovations(
 
 
 @compiled
-def _write_posteriors(trace: Floats, filters: Floats, partners: Ints, first: int, last: int) -> None:
-    trace[first:last, POSTERIOR:] = np.nan
+def _write_posteriors(
+    trace: Floats, filters: Floats, counts: Floats, partners: Ints, first: int, last: int
+) -> None:
+    trace[first:last, STATE:] = np.nan
     for d in range(first, last):
         if partners[d] == FREE:
             continue
+        trace[d, OWNER] = counts[partners[d], ID]
         for i in range(4):
+            trace[d, STATE + i] = filters[partners[d], i]
             for j in range(4):
                 trace[d, POSTERIOR + 4 * i + j] = position_covariance(filters, partners[d], i, j)

@@ -6,22 +6,18 @@
 >>> calibrated = calibration.apply(frame)                                            # doctest: +SKIP
 
 Split conformal (`calibrate`, `conformal_quantiles`) covers what is exchangeable with the calibration data.
-`AdaptiveConformal` keeps the coverage on a stream that is not, where labels come in after their frame;
+`ConformalControl` and `AdaptiveConformal` keep the coverage on a stream that is not, where labels come in
+after their frame;
 `InnovationConformal` follows a filter's innovations where none do, and is only as good as the filter.
 Coverage is always of *matched* detections: see `match`.
 """
 
-from mot_cup._conformal.adaptive import (
-    AdaptiveConformal,
-    Assessment,
-    Stream,
-    Tracked,
-    assess,
-    choose_step,
-)
+from mot_cup._conformal.adaptive import AdaptiveConformal, Tracked, choose_step
 from mot_cup._conformal.calibration import Calibration, calibrate
+from mot_cup._conformal.control import ConformalControl, choose_gains
 from mot_cup._conformal.innovations import InnovationConformal
 from mot_cup._conformal.matching import Matches, match, pooled
+from mot_cup._conformal.online import Assessment, OnlineConformal, Stream, assess
 from mot_cup._conformal.split import (
     PAPER_LEVEL,
     Region,
@@ -39,14 +35,17 @@ __all__ = [
     "AdaptiveConformal",
     "Assessment",
     "Calibration",
+    "ConformalControl",
     "InnovationConformal",
     "Matches",
+    "OnlineConformal",
     "Region",
     "Stream",
     "Tracked",
     "assess",
     "bonferroni_quantiles",
     "calibrate",
+    "choose_gains",
     "choose_step",
     "conformal_quantiles",
     "match",

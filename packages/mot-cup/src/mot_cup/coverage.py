@@ -4,31 +4,37 @@ Four questions, each of every dimension of the box:
 
 1. Boxes drawn at random, half of them to calibrate: here the promise of split conformal holds.
 2. A scene that no calibration box is of: here it need not, and the worst scene tells.
-3. The stream of an agent in such a scene, with the truth of a frame known after it: adaptive conformal, its
-   step chosen on the other scenes.
+3. The stream of an agent in such a scene, with the truth of a frame known after it: adaptive conformal and
+   conformal control, their steps chosen on the other scenes.
 4. The densities that trackers take from the calibrated variances: NLL and CRPS beside the detector's own,
    one factor for its standard deviations, and one standard deviation for all boxes, all fitted on the other
    scenes.
 
-All of it is of matched detections: nothing is said of false alarms and missed objects.
+Of V2X-Sim it also counts how many consecutive boxes of one identity do not overlap, as published and
+relinked.
+
+The coverage is of matched detections: nothing is said of false alarms and missed objects.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from mot_cup._boxes import Floats, Space, check_space
-from mot_cup._coverage_data import DATASETS, Streams, load
-from mot_cup._coverage_tables import adaptive_table, coverage_table, score_table
+from mot_cup._coverage_data import DATASETS, Streams, identity_checks, load
+from mot_cup._coverage_tables import adaptive_table, coverage_table, identity_table, score_table
 from mot_cup.conformal import (
     PAPER_LEVEL,
     AdaptiveConformal,
-    Tracked,
+    ConformalControl,
+    OnlineConformal,
     assess,
     bonferroni_quantiles,
+    choose_gains,
     choose_step,
     conformal_quantiles,
     max_score_quantiles,
@@ -44,7 +50,7 @@ JOINT: dict[str, Callable[[Floats, float], Floats]] = {
     "max-score": max_score_quantiles,
     "Bonferroni": bonferroni_quantiles,
 }
-ADAPTIVE: tuple[Tracked, ...] = ("level", "quantile")
+METHODS = ("split", "level", "quantile", "control")
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,9 @@ def measure(run: Run[Settings]) -> None:
     run.metric("detections", sum(map(len, streams.values())))
     run.metric("streams", len(streams))
     run.metric("scenes", len(scenes))
+    for name, check in identity_checks(run.dataset, settings.upright).items():
+        run.metric(f"identities/{name}/pairs", check.pairs)
+        run.metric(f"identities/{name}/disjoint", check.disjoint)
     generator = np.random.default_rng(run.seed)
     scores = np.concatenate([stream.scores for stream in streams.values()])
     for _ in run.stage("random halves", settings.splits, generator=generator):
@@ -118,15 +127,30 @@ def _leave_out(run: Run[Settings], streams: Streams, scene: int) -> None:
         other: np.sort(_scores(streams, scene, other), axis=0) for other, _ in streams if other != scene
     }
     others = [(stream, without[other]) for (other, _), stream in streams.items() if other != scene]
-    steps: dict[str, Floats] = {"split": np.zeros(4)}
-    for tracked in ADAPTIVE:
-        steps[tracked] = choose_step(others, level=settings.level, tracked=tracked)
-    for method, step in steps.items():
-        tracked = "level" if method == "level" else "quantile"
-        for name, value in zip(settings.space, step, strict=True):
+    steps = {
+        "split": np.zeros(4),
+        "level": choose_step(others, level=settings.level, tracked="level"),
+        "quantile": choose_step(others, level=settings.level),
+    }
+    gain, steps["control"] = choose_gains(others, level=settings.level)
+    forms: dict[str, Callable[[], OnlineConformal]] = {
+        name: partial(
+            AdaptiveConformal,
+            held,
+            level=settings.level,
+            step=steps[name],
+            tracked="level" if name == "level" else "quantile",
+        )
+        for name in ("split", "level", "quantile")
+    }
+    forms["control"] = partial(ConformalControl, held, level=settings.level, gain=gain, step=steps["control"])
+    for name, value in zip(settings.space, gain, strict=True):
+        run.log(f"gain/control/{name}", value)
+    for method in METHODS:
+        for name, value in zip(settings.space, steps[method], strict=True):
             run.log(f"step/{method}/{name}", value)
         for stream in own.values():
-            found = assess(stream, AdaptiveConformal(held, level=settings.level, step=step, tracked=tracked))
+            found = assess(stream, forms[method]())
             for name, gap, cost, void in zip(
                 settings.space, found.gap, found.interval_score, found.void, strict=True
             ):
@@ -138,27 +162,29 @@ def _leave_out(run: Run[Settings], streams: Streams, scene: int) -> None:
         run.log("stream/agent", agent)
     errors = np.concatenate([stream.scores * stream.sigma for stream in own.values()])
     others_sigma = np.concatenate([stream.sigma for key, stream in streams.items() if key[0] != scene])
-    for form, sigma in _densities(settings.level, own, held, held * others_sigma, steps["quantile"]).items():
+    for form, sigma in _densities(settings.level, own, held, held * others_sigma, forms["control"]).items():
         run.log(f"nll/{form}", gaussian_nll(errors, sigma).sum(axis=1).mean())
         for name, value in zip(settings.space, gaussian_crps(errors, sigma).mean(axis=0), strict=True):
             run.log(f"crps/{form}/{name}", value)
 
 
 def _densities(
-    level: float, own: Streams, held: Floats, held_errors: Floats, step: Floats
+    level: float,
+    own: Streams,
+    held: Floats,
+    held_errors: Floats,
+    control: Callable[[], OnlineConformal],
 ) -> Mapping[str, Floats]:
     """Return the standard deviations of a scene's boxes, of shape (n, 4), by every way to get them."""
     raw = np.concatenate([stream.sigma for stream in own.values()])
     reach = normal_deviations(level)
-    followed = np.concatenate(
-        [AdaptiveConformal(held, level=level, step=step).follow(stream) for stream in own.values()]
-    )
+    followed = np.concatenate([control().follow(stream) for stream in own.values()])
     forms = {
         "raw": raw,
         "constant": np.broadcast_to(np.sqrt((held_errors**2).mean(axis=0)), raw.shape),
         "rescaled": raw * np.sqrt((held**2).mean(axis=0)),
         "conformal": scaled_sigma(raw, conformal_quantiles(held, level), reach),
-        "adaptive": scaled_sigma(raw, followed, reach),
+        "control": scaled_sigma(raw, followed, reach),
     }
     if len(held) >= smallest_size(PAPER_LEVEL):
         forms["paper"] = scaled_sigma(raw, conformal_quantiles(held))
@@ -182,7 +208,7 @@ def _summarise(run: Run[Settings]) -> None:
             run.metric(f"{kind}/{name}/mean", float(np.mean(values)))
             run.metric(f"{kind}/{name}/lowest", min(values))
             run.metric(f"{kind}/{name}/highest", max(values))
-    for method in ("split", *ADAPTIVE):
+    for method in METHODS:
         for name in settings.space:
             gaps = [abs(gap) for gap in history[f"gap/{method}/{name}"]]
             cost, split = (sum(history[f"interval score/{of}/{name}"]) for of in (method, "split"))
@@ -208,5 +234,10 @@ coverage = Experiment(
     quick=Settings(),
     full=Settings(splits=200),
     datasets=DATASETS,
-    tables={"coverage": coverage_table, "adaptive": adaptive_table, "scores": score_table},
+    tables={
+        "coverage": coverage_table,
+        "adaptive": adaptive_table,
+        "scores": score_table,
+        "identities": identity_table,
+    },
 )

@@ -12,23 +12,25 @@ eta n, whatever the data. In the first, the paper's, alpha_t can leave [0, 1], w
 infinite or empty. The second, the quantile tracking of Angelopoulos, Candes and Tibshirani (2023) in
 logarithms, is always finite and never empty, and starts from the same quantile. Every label moves the
 path, so that a frame counts as much as it holds.
+
+A stream whose quantile is far from the calibration's has its gap for as long as the path stays there, which
+in a short one is all of its time: `mot_cup._conformal.control` brings that back, too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mot_cup._boxes import Floats, Space
-from mot_cup._conformal.matching import Matches
-from mot_cup._conformal.split import check_scores, conformal_quantiles
+from mot_cup._boxes import Floats
+from mot_cup._conformal.online import OnlineConformal, Stream, best
 from mot_cup._tracks import Ints
-from mot_cup.scores import interval_score
-from tenfold import DataError, SettingError, UnknownNameError
+from tenfold import SettingError, UnknownNameError
 
 Tracked = Literal["level", "quantile"]
 TRACKED: tuple[Tracked, ...] = get_args(Tracked)
@@ -36,55 +38,10 @@ STEPS: dict[Tracked, tuple[float, ...]] = {
     "level": (0.002, 0.005, 0.01, 0.02, 0.03),
     "quantile": (0.05, 0.1, 0.15, 0.2, 0.3, 0.4),
 }
-# Infinite and empty intervals say nothing; a step that makes more of them is not chosen.
-VOID = 0.02
 
 
-@dataclass(frozen=True)
-class Stream:
-    """The scores of one detector over time, such as an agent's in a scene.
-
-    Parameters
-    ----------
-    frames : ndarray of int64
-        Shape (n,), not decreasing.
-    scores : ndarray of float64
-        abs(prediction - truth) / sigma, of shape (n, d).
-    sigma : ndarray of float64
-        Shape (n, d).
-
-    Raises
-    ------
-    DataError
-        Shapes do not fit, frames decrease, or a score is negative or NaN.
-    """
-
-    frames: Ints
-    scores: Floats
-    sigma: Floats
-
-    def __post_init__(self) -> None:
-        check_scores(self.scores)
-        fits = self.frames.shape == self.scores.shape[:1] and self.sigma.shape == self.scores.shape
-        if not fits or (np.diff(self.frames) < 0).any():
-            raise DataError(
-                f"frames of shape {self.frames.shape}, scores of {self.scores.shape}, "
-                f"sigma of {self.sigma.shape}",
-                "one frame and one sigma for each score, in the order of frames",
-                "Sort the scores by frame.",
-            )
-
-    @classmethod
-    def of(cls, matches: Matches, space: Space) -> Stream:
-        """Return the stream of one sequence's matched detections."""
-        return cls(matches.frames, matches.scores(space), matches.sigma(space))
-
-    def __len__(self) -> int:
-        return len(self.frames)
-
-
-class AdaptiveConformal:
-    """Conformal quantiles that follow one stream.
+class AdaptiveConformal(OnlineConformal):
+    """Conformal quantiles that follow one stream by its misses.
 
     Parameters
     ----------
@@ -140,96 +97,24 @@ class AdaptiveConformal:
         eta = np.asarray(step, dtype=np.float64)
         if not (eta >= 0).all() or not np.isfinite(eta).all():
             raise SettingError(f"a step of {eta.tolist()}", "0 or more", "Choose one by choose_step.")
-        self.level, self.step, self.tracked = level, eta, tracked
-        self._sorted = np.sort(check_scores(calibration), axis=0)
-        self.quantiles = conformal_quantiles(self._sorted, level)
+        super().__init__(calibration, level)
+        self.step, self.tracked = eta, tracked
         # Kept apart from the quantiles: below rank 1 and above rank n the path must remember how far it is.
         self._miss_level = np.full(len(self.quantiles), 1 - level)
 
-    @property
-    def largest(self) -> Floats:
-        """The largest calibration scores, of shape (d,)."""
-        return np.asarray(self._sorted[-1])
+    def _take(self, scores: Floats, starts: Ints) -> Floats:
+        used = np.empty_like(scores)
+        for start, end in pairwise(starts.tolist()):
+            used[start:end] = self.quantiles
+            self._move(((scores[start:end] > self.quantiles) - (1 - self.level)).sum(axis=0))
+        return used
 
-    def update(self, scores: ArrayLike) -> None:
-        """Take the scores of a frame whose intervals were used, and move the quantiles for the next.
-
-        Parameters
-        ----------
-        scores : array_like
-            abs(prediction - truth) / sigma of the frame's matched detections, of shape (n, d); n may be 0.
-
-        Raises
-        ------
-        DataError
-            The scores are of another shape, or one is negative or NaN.
-        """
-        values = np.asarray(scores, dtype=np.float64)
-        if values.size == 0:
-            return
-        values = check_scores(values)
-        if values.shape[1] != len(self.quantiles):
-            raise DataError(
-                f"scores of {values.shape[1]} dimensions", f"{len(self.quantiles)}", "Give all of a box."
-            )
-        excess = ((values > self.quantiles) - (1 - self.level)).sum(axis=0)
+    def _move(self, excess: Floats) -> None:
         if self.tracked == "quantile":
             self.quantiles = self.quantiles * np.exp(self.step * excess)
         else:
             self._miss_level = self._miss_level - self.step * excess
             self.quantiles = _at_levels(self._sorted, 1 - self._miss_level)
-
-    def follow(self, stream: Stream) -> Floats:
-        """Run through a labelled stream and return the quantiles that were in force at every score.
-
-        Scores of one frame share their quantiles: no label is used before its frame is over.
-
-        Returns
-        -------
-        ndarray of float64
-            Shape (n, d).
-        """
-        used = np.empty_like(stream.scores)
-        starts = np.flatnonzero(np.diff(stream.frames, prepend=stream.frames[:1] - 1))
-        for start, end in zip(starts, np.append(starts[1:], len(stream)), strict=False):
-            used[start:end] = self.quantiles
-            self.update(stream.scores[start:end])
-        return used
-
-
-@dataclass(frozen=True)
-class Assessment:
-    """How the intervals of one stream did, each of shape (d,).
-
-    Parameters
-    ----------
-    gap : ndarray of float64
-        Coverage minus level.
-    interval_score : ndarray of float64
-        The mean, in the unit of sigma.
-    void : ndarray of float64
-        The share of intervals that were infinite or empty.
-    """
-
-    gap: Floats
-    interval_score: Floats
-    void: Floats
-
-
-def assess(stream: Stream, adaptive: AdaptiveConformal) -> Assessment:
-    """Run through a labelled stream and say how the intervals did.
-
-    An infinite interval covers; in the interval score, which it would make infinite, it counts as one of
-    the largest calibration score.
-    """
-    used = adaptive.follow(stream)
-    finite = np.where(np.isfinite(used), used, adaptive.largest)
-    errors = stream.scores * stream.sigma
-    return Assessment(
-        (stream.scores <= used).mean(axis=0) - adaptive.level,
-        interval_score(errors, finite * stream.sigma, adaptive.level).mean(axis=0),
-        (~np.isfinite(used) | (used <= 0)).mean(axis=0),
-    )
 
 
 def choose_step(
@@ -241,8 +126,9 @@ def choose_step(
 ) -> Floats:
     """Choose eta for every dimension on streams of scenes other than that where it will be used.
 
-    The step with the smallest mean abs(gap) of a stream, among those whose mean interval score is not above
-    split conformal's and whose intervals are infinite or empty in at most 2 % of cases; 0 where none is.
+    Of those whose mean interval score is not above split conformal's and whose intervals are infinite or
+    empty in at most 2 % of cases, it is that with the least interval score where the root mean square of the
+    streams' gaps is at most 0.3 points, else that with the smallest; 0 where none is.
 
     Parameters
     ----------
@@ -263,29 +149,9 @@ def choose_step(
     DataError
         There are no streams.
     """
-    if not streams:
-        raise DataError("no streams to choose a step on", "one or more", "Give streams of other scenes.")
     tried = np.array([0.0, *(STEPS[tracked] if steps is None else steps)])
-    gaps, costs, voids = (
-        np.array(values)
-        for values in zip(*(_mean_assessment(streams, level, tracked, step) for step in tried), strict=True)
-    )
-    allowed = (costs <= costs[0]) & (voids <= VOID)
-    return np.asarray(tried[np.where(allowed, gaps, np.inf).argmin(axis=0)])
-
-
-def _mean_assessment(
-    streams: Sequence[tuple[Stream, ArrayLike]], level: float, tracked: Tracked, step: float
-) -> tuple[Floats, Floats, Floats]:
-    found = [
-        assess(stream, AdaptiveConformal(calibration, level=level, step=step, tracked=tracked))
-        for stream, calibration in streams
-    ]
-    return (
-        np.mean([np.abs(item.gap) for item in found], axis=0),
-        np.mean([item.interval_score for item in found], axis=0),
-        np.mean([item.void for item in found], axis=0),
-    )
+    forms = [partial(AdaptiveConformal, level=level, step=step, tracked=tracked) for step in tried]
+    return np.asarray(tried[best(streams, forms)])
 
 
 def _at_levels(ordered: Floats, levels: Floats) -> Floats:

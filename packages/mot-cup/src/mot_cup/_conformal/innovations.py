@@ -26,6 +26,7 @@ from mot_cup._boxes import Floats
 from mot_cup._conformal.calibration import Calibration
 from mot_cup._conformal.split import check_scores, conformal_quantiles
 from mot_cup._detections import BoxCovariance, Detections
+from mot_cup._sort import Sort
 from tenfold import DataError, SettingError
 
 
@@ -90,6 +91,38 @@ class InnovationConformal:
     def half_widths(self, detections: Detections) -> Floats:
         """Return half the length of the interval around each coordinate, of shape (n, 4)."""
         return self.calibration.half_widths(detections) * self.scale
+
+    def track(self, tracker: Sort, detections: Detections, dt: float | None = None) -> Floats:
+        """Track one frame with covariances of the scale as it is, then let its innovations move the scale.
+
+        Parameters
+        ----------
+        tracker : Sort
+            With `keep_innovations`, uncertainty ``"covariance"`` and a state of the calibration's space.
+        detections : Detections
+            As the detector gives them.
+        dt : float, optional
+            As for `Sort.update`.
+
+        Returns
+        -------
+        ndarray of float64
+            As of `Sort.update`.
+
+        Raises
+        ------
+        SettingError
+            The tracker is not of that kind.
+        """
+        if tracker.uncertainty != "covariance" or tracker.state != self.calibration.space:
+            raise SettingError(
+                f"a tracker of state {tracker.state} and uncertainty {tracker.uncertainty}",
+                f"{self.calibration.space}, the calibration's, and covariance",
+                "Make another.",
+            )
+        rows = tracker.update(self.apply(detections), dt)
+        self.update(tracker.innovations.scores())
+        return rows
 
     def update(self, innovations: ArrayLike) -> None:
         """Take the innovations of a frame whose detections came from `apply`, and move the scale.
