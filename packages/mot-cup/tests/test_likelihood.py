@@ -115,7 +115,7 @@ def test_a_trackers_own_output_will_do_where_objects_are_apart() -> None:
     np.testing.assert_array_equal(labelled.boxes, unlabelled.boxes)
     tracker = Sort(state="xywh", noise=fit(unlabelled, of_height=False), keep_innovations=True)
     tracker.track(simulated(3)[0])
-    assert tracker.innovations.nis().mean() == pytest.approx(4.0, rel=0.05)
+    assert tracker.innovations.nis().mean() == pytest.approx(4.0, rel=0.1)
 
 
 def test_objects_are_put_together_over_gaps_and_sequences() -> None:
