@@ -151,3 +151,27 @@ def _reference_backward(
     mean = sum_of_rows(indptr, attention * gradient)[rows]
     d_score = attention * (gradient - mean) * torch.where(u[indices.long()] + v[rows] > 0, 1.0, slope)
     return d_score, sum_of_rows(indptr, d_score)
+
+
+@_forward.implementation("triton")
+def _triton_forward(
+    indptr: torch.Tensor, indices: torch.Tensor, u: torch.Tensor, v: torch.Tensor, slope: float
+) -> torch.Tensor:
+    from tenfold.kernels._triton import attention as kernels
+
+    return kernels.edge_attention(indptr, indices, u, v, slope)
+
+
+@_backward.implementation("triton")
+def _triton_backward(
+    indptr: torch.Tensor,
+    indices: torch.Tensor,
+    u: torch.Tensor,
+    v: torch.Tensor,
+    attention: torch.Tensor,
+    gradient: torch.Tensor,
+    slope: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    from tenfold.kernels._triton import attention as kernels
+
+    return kernels.edge_attention_backward(indptr, indices, u, v, attention, gradient, slope)

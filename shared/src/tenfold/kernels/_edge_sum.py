@@ -51,7 +51,9 @@ def edge_sum(
     return choose(_operator, e, implementation).of(_operator)(indptr, e, edge_ids, scale)
 
 
-_operator: Operator[torch.Tensor] = Operator("edge_sum", "sum of the values of in-edges")
+_operator: Operator[torch.Tensor] = Operator(
+    "edge_sum", "sum of the values of in-edges", types=(torch.float32, torch.int8)
+)
 
 
 @_operator.implementation("reference")
@@ -59,3 +61,12 @@ def _reference(
     indptr: torch.Tensor, e: torch.Tensor, edge_ids: torch.Tensor | None, scale: torch.Tensor | None
 ) -> torch.Tensor:
     return scaled(sum_of_rows(indptr, by_entry(e, edge_ids)), scale)
+
+
+@_operator.implementation("triton")
+def _triton(
+    indptr: torch.Tensor, e: torch.Tensor, edge_ids: torch.Tensor | None, scale: torch.Tensor | None
+) -> torch.Tensor:
+    from tenfold.kernels._triton import message_passing
+
+    return message_passing.edge_sum(indptr, e, edge_ids, scale)

@@ -114,8 +114,12 @@ def sddmm_u_add_v(
     return choice.of(_u_add_v)(indptr, indices, u, v, edge_ids, u_scale, v_scale)
 
 
-_u_dot_v: Operator[torch.Tensor] = Operator("sddmm_u_dot_v", "inner products of the features of edges' ends")
-_u_add_v: Operator[torch.Tensor] = Operator("sddmm_u_add_v", "sums of the values of edges' ends")
+_u_dot_v: Operator[torch.Tensor] = Operator(
+    "sddmm_u_dot_v", "inner products of the features of edges' ends", types=(torch.float32, torch.int8)
+)
+_u_add_v: Operator[torch.Tensor] = Operator(
+    "sddmm_u_add_v", "sums of the values of edges' ends", types=(torch.float32, torch.int8)
+)
 
 
 @_u_dot_v.implementation("reference")
@@ -143,3 +147,32 @@ def _reference_u_add_v(
 ) -> torch.Tensor:
     of_entry = scaled(u, u_scale)[indices.long()] + scaled(v, v_scale)[row_of_entry(indptr)]
     return by_edge(of_entry, edge_ids)
+
+
+@_u_dot_v.implementation("triton")
+def _triton_u_dot_v(
+    indptr: torch.Tensor,
+    indices: torch.Tensor,
+    u: torch.Tensor,
+    v: torch.Tensor,
+    edge_ids: torch.Tensor | None,
+    scale: torch.Tensor | None,
+) -> torch.Tensor:
+    from tenfold.kernels._triton import message_passing
+
+    return message_passing.sddmm_u_dot_v(indptr, indices, u, v, edge_ids, scale)
+
+
+@_u_add_v.implementation("triton")
+def _triton_u_add_v(
+    indptr: torch.Tensor,
+    indices: torch.Tensor,
+    u: torch.Tensor,
+    v: torch.Tensor,
+    edge_ids: torch.Tensor | None,
+    u_scale: torch.Tensor | None,
+    v_scale: torch.Tensor | None,
+) -> torch.Tensor:
+    from tenfold.kernels._triton import message_passing
+
+    return message_passing.sddmm_u_add_v(indptr, indices, u, v, edge_ids, u_scale, v_scale)

@@ -130,10 +130,12 @@ def spmm_u_mul_e(
 
 
 _copy_u: Operator[tuple[torch.Tensor, torch.Tensor]] = Operator(
-    "spmm_copy_u", "sum of in-neighbours' features, int8 or floating point"
+    "spmm_copy_u", "sum of in-neighbours' features, int8 or floating point", types=(torch.float32, torch.int8)
 )
 _u_mul_e: Operator[torch.Tensor] = Operator(
-    "spmm_u_mul_e", "sum of in-neighbours' features weighted by edge and head"
+    "spmm_u_mul_e",
+    "sum of in-neighbours' features weighted by edge and head",
+    types=(torch.float32, torch.int8),
 )
 
 
@@ -164,3 +166,30 @@ def _reference_u_mul_e(
 ) -> torch.Tensor:
     weights = integers(by_entry(e, edge_ids))[:, :, None]
     return scaled(sum_of_rows(indptr, weights * integers(x)[indices.long()]), scale)
+
+
+@_copy_u.implementation("triton")
+def _triton_copy_u(
+    indptr: torch.Tensor,
+    indices: torch.Tensor,
+    x: torch.Tensor,
+    scale: torch.Tensor | None,
+    row_scale: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    from tenfold.kernels._triton import message_passing
+
+    return message_passing.spmm_copy_u(indptr, indices, x, scale, row_scale)
+
+
+@_u_mul_e.implementation("triton")
+def _triton_u_mul_e(
+    indptr: torch.Tensor,
+    indices: torch.Tensor,
+    x: torch.Tensor,
+    e: torch.Tensor,
+    edge_ids: torch.Tensor | None,
+    scale: torch.Tensor | None,
+) -> torch.Tensor:
+    from tenfold.kernels._triton import message_passing
+
+    return message_passing.spmm_u_mul_e(indptr, indices, x, e, edge_ids, scale)
