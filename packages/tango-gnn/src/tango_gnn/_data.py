@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from tango_gnn._graph import Graph
 from tenfold import SettingError
-
-if TYPE_CHECKING:
-    from tango_gnn.graph import Graph
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +85,7 @@ class NodeData:
     @cached_property
     def graph(self) -> Graph:
         """The `Graph` of the edges, built once."""
-        return _graph(self.edges, self.nodes)
+        return Graph.from_edges(self.edges[0], self.edges[1], self.nodes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +139,7 @@ class LinkData:
     @cached_property
     def graph(self) -> Graph:
         """The `Graph` of the edges that a model may see, built once."""
-        return _graph(self.edges, self.nodes)
+        return Graph.from_edges(self.edges[0], self.edges[1], self.nodes)
 
 
 def hold_out_links(
@@ -269,12 +266,6 @@ def _first_of_each(keys: Tensor) -> Tensor:
     unique, inverse = torch.unique(keys, return_inverse=True)
     first = torch.full((len(unique),), len(keys)).scatter_reduce(0, inverse, torch.arange(len(keys)), "amin")
     return keys[first.sort().values]
-
-
-def _graph(edges: Tensor, nodes: int) -> Graph:
-    from tango_gnn.graph import Graph
-
-    return Graph.from_edges(edges[0], edges[1], nodes)
 
 
 def _outside(rows: Tensor, nodes: int) -> bool:
