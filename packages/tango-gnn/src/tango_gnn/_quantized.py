@@ -77,7 +77,7 @@ def quantize(
     constant = policy.reuse and not x.requires_grad
     rounding = "nearest" if constant else policy.rounding
     # The id of row_scale is not given to another tensor meanwhile: what is remembered holds it.
-    key = policy.bits, rounding, None if row_scale is None else id(row_scale)
+    key = policy.bits, rounding, x.shape, x.stride(), None if row_scale is None else id(row_scale)
     if key not in known.quantized:
         peak = known.absmax if row_scale is None else None
         if peak is None:
@@ -191,6 +191,9 @@ _known = WeakTensorKeyDictionary()
 
 
 def _recall(x: torch.Tensor) -> _Known:
+    if x._is_view() and x._base is not None and x._base.numel() == x.numel():
+        # Another shape of the same numbers.
+        x = x._base
     if x.is_inference():
         # Such tensors do not count their changes.
         return _Known()
