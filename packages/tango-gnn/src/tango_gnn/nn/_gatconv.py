@@ -2,8 +2,8 @@
 
     f = x W,    a_p = softmax_{p: j -> i} leaky_relu(l . f_j + r . f_i),    h_i = sum_p a_p f_j
 
-for each head. x and W are quantised for the product, and f once for the sum over in-edges and for a's gradient.
-The attention a multiplies int8 rows in float32: as fast as the paper's int8 by int8, and more accurate.
+for each head. x and W are quantised for the product, and f once for the sum over in-edges and for the gradient
+of a. The attention a multiplies int8 rows in float32: as fast as the paper's int8 by int8, and more accurate.
 """
 
 from __future__ import annotations
