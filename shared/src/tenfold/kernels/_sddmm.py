@@ -8,6 +8,8 @@ With j the source and i the destination of edge p, and every head h on its own:
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
 from tenfold.errors import SettingError
@@ -15,6 +17,9 @@ from tenfold.kernels._graph import by_edge, check_graph, check_scale, integers, 
 from tenfold.kernels._registry import Operator
 from tenfold.kernels._selection import choose
 from tenfold.kernels._sparse import row_of_entry
+
+if TYPE_CHECKING:
+    from tenfold.kernels._native import InstructionSet
 
 
 def sddmm_u_dot_v(
@@ -143,3 +148,53 @@ def _reference_u_add_v(
 ) -> torch.Tensor:
     of_entry = scaled(u, u_scale)[indices.long()] + scaled(v, v_scale)[row_of_entry(indptr)]
     return by_edge(of_entry, edge_ids)
+
+
+@_u_dot_v.implementation("native")
+def _native_u_dot_v(
+    instruction_set: InstructionSet,
+    indptr: torch.Tensor,
+    indices: torch.Tensor,
+    u: torch.Tensor,
+    v: torch.Tensor,
+    edge_ids: torch.Tensor | None,
+    scale: torch.Tensor | None,
+) -> torch.Tensor:
+    out = torch.empty(indices.shape[0], u.shape[1])
+    instruction_set.sddmm_u_dot_v(
+        indptr.contiguous(),
+        indices.contiguous(),
+        u.contiguous(),
+        v.contiguous(),
+        None if edge_ids is None else edge_ids.contiguous(),
+        scale,
+        out,
+        torch.get_num_threads(),
+    )
+    return out
+
+
+@_u_add_v.implementation("native")
+def _native_u_add_v(
+    instruction_set: InstructionSet,
+    indptr: torch.Tensor,
+    indices: torch.Tensor,
+    u: torch.Tensor,
+    v: torch.Tensor,
+    edge_ids: torch.Tensor | None,
+    u_scale: torch.Tensor | None,
+    v_scale: torch.Tensor | None,
+) -> torch.Tensor:
+    out = torch.empty(indices.shape[0], u.shape[1])
+    instruction_set.sddmm_u_add_v(
+        indptr.contiguous(),
+        indices.contiguous(),
+        u.contiguous(),
+        v.contiguous(),
+        None if edge_ids is None else edge_ids.contiguous(),
+        u_scale,
+        v_scale,
+        out,
+        torch.get_num_threads(),
+    )
+    return out

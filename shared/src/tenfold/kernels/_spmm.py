@@ -10,6 +10,8 @@ Sums of int8 are exact: they are taken in integers and meet the scale at the end
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
 from tenfold.kernels._graph import (
@@ -22,6 +24,9 @@ from tenfold.kernels._graph import (
 )
 from tenfold.kernels._registry import Operator
 from tenfold.kernels._selection import choose
+
+if TYPE_CHECKING:
+    from tenfold.kernels._native import InstructionSet
 
 
 def spmm_copy_u(
@@ -164,3 +169,51 @@ def _reference_u_mul_e(
 ) -> torch.Tensor:
     weights = integers(by_entry(e, edge_ids))[:, :, None]
     return scaled(sum_of_rows(indptr, weights * integers(x)[indices.long()]), scale)
+
+
+@_copy_u.implementation("native")
+def _native_copy_u(
+    instruction_set: InstructionSet,
+    indptr: torch.Tensor,
+    indices: torch.Tensor,
+    x: torch.Tensor,
+    scale: torch.Tensor | None,
+    row_scale: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    out = torch.empty(indptr.shape[0] - 1, x.shape[1])
+    absmax = torch.empty(())
+    instruction_set.spmm_copy_u(
+        indptr.contiguous(),
+        indices.contiguous(),
+        x.contiguous(),
+        scale,
+        None if row_scale is None else row_scale.contiguous(),
+        out,
+        absmax,
+        torch.get_num_threads(),
+    )
+    return out, absmax
+
+
+@_u_mul_e.implementation("native")
+def _native_u_mul_e(
+    instruction_set: InstructionSet,
+    indptr: torch.Tensor,
+    indices: torch.Tensor,
+    x: torch.Tensor,
+    e: torch.Tensor,
+    edge_ids: torch.Tensor | None,
+    scale: torch.Tensor | None,
+) -> torch.Tensor:
+    out = torch.empty(indptr.shape[0] - 1, *x.shape[1:])
+    instruction_set.spmm_u_mul_e(
+        indptr.contiguous(),
+        indices.contiguous(),
+        x.contiguous(),
+        e.contiguous(),
+        None if edge_ids is None else edge_ids.contiguous(),
+        scale,
+        out,
+        torch.get_num_threads(),
+    )
+    return out
