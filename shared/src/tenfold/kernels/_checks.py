@@ -77,6 +77,38 @@ def check_sparse_times_dense(
     _check_indices(name, crow_indices, col_indices, values.shape[0], dense.shape[0] // block_width)
 
 
+def check_scale(name: str, argument: str, scale: torch.Tensor, device: torch.device) -> None:
+    """Check a scale, or another single number that stays on its device.
+
+    Raises
+    ------
+    SettingError
+        It is not a 0-dimensional float32 tensor on `device`.
+    """
+    if scale.dim() or scale.dtype is not torch.float32 or scale.device != device:
+        raise SettingError(
+            f"{name} got {argument} of shape {tuple(scale.shape)} and {scale.dtype} on {scale.device}",
+            f"a 0-dimensional torch.float32 tensor on {device}",
+            f"Take it from an absmax, or pass torch.tensor({argument}, device=...).",
+        )
+
+
+def check_vector(name: str, argument: str, vector: torch.Tensor, size: int, device: torch.device) -> None:
+    """Check a vector of float32 numbers, one for each row or column.
+
+    Raises
+    ------
+    SettingError
+        It is not a float32 tensor of shape (size,) on `device`.
+    """
+    if vector.shape != (size,) or vector.dtype is not torch.float32 or vector.device != device:
+        raise SettingError(
+            f"{name} got {argument} of shape {tuple(vector.shape)} and {vector.dtype} on {vector.device}",
+            f"a torch.float32 tensor of shape ({size},) on {device}",
+            "Reshape it with .flatten(), and convert it with .float() and .to(device).",
+        )
+
+
 def _check_indices(
     name: str, crow_indices: torch.Tensor, col_indices: torch.Tensor, entries: int, columns: int
 ) -> None:

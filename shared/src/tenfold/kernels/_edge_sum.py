@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from tenfold.kernels._graph import by_entry, check_graph, check_scale, scaled, sum_of_rows
+from tenfold.kernels._graph import by_entry, check_graph, check_scale_of, scaled, sum_of_rows
 from tenfold.kernels._registry import Operator
 from tenfold.kernels._selection import choose
 
@@ -52,11 +52,13 @@ def edge_sum(
         As in `spmm_copy_u`.
     """
     check_graph("edge_sum", indptr, None, edge_ids, {"e": (e, ("E", "H"))})
-    check_scale("edge_sum", "scale", scale, e)
+    check_scale_of("edge_sum", "scale", scale, e)
     return choose(_operator, e, implementation).of(_operator)(indptr, e, edge_ids, scale)
 
 
-_operator: Operator[torch.Tensor] = Operator("edge_sum", "sum of the values of in-edges")
+_operator: Operator[torch.Tensor] = Operator(
+    "edge_sum", "sum of the values of in-edges", (torch.float32, torch.int8)
+)
 
 
 @_operator.implementation("reference")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from tenfold.errors import SettingError
-from tenfold.kernels._graph import by_edge, check_graph, check_scale, integers, scaled
+from tenfold.kernels._graph import by_edge, check_graph, check_scale_of, integers, scaled
 from tenfold.kernels._registry import Operator
 from tenfold.kernels._selection import choose
 from tenfold.kernels._sparse import row_of_entry
@@ -65,7 +65,7 @@ def sddmm_u_dot_v(
         raise SettingError(
             f"sddmm_u_dot_v got u of {u.dtype} and v of {v.dtype}", "one type for both", "Quantise both."
         )
-    check_scale("sddmm_u_dot_v", "scale", scale, u)
+    check_scale_of("sddmm_u_dot_v", "scale", scale, u)
     return choose(_u_dot_v, u, implementation).of(_u_dot_v)(indptr, indices, u, v, edge_ids, scale)
 
 
@@ -113,14 +113,18 @@ def sddmm_u_add_v(
     """
     operands = {"u": (u, ("n", "H")), "v": (v, ("rows", "H"))}
     check_graph("sddmm_u_add_v", indptr, indices, edge_ids, operands)
-    check_scale("sddmm_u_add_v", "u_scale", u_scale, u)
-    check_scale("sddmm_u_add_v", "v_scale", v_scale, v)
+    check_scale_of("sddmm_u_add_v", "u_scale", u_scale, u)
+    check_scale_of("sddmm_u_add_v", "v_scale", v_scale, v)
     choice = choose(_u_add_v, v if u.dtype is torch.int8 else u, implementation)
     return choice.of(_u_add_v)(indptr, indices, u, v, edge_ids, u_scale, v_scale)
 
 
-_u_dot_v: Operator[torch.Tensor] = Operator("sddmm_u_dot_v", "inner products of the features of edges' ends")
-_u_add_v: Operator[torch.Tensor] = Operator("sddmm_u_add_v", "sums of the values of edges' ends")
+_u_dot_v: Operator[torch.Tensor] = Operator(
+    "sddmm_u_dot_v", "inner products of the features of edges' ends", (torch.float32, torch.int8)
+)
+_u_add_v: Operator[torch.Tensor] = Operator(
+    "sddmm_u_add_v", "sums of the values of edges' ends", (torch.float32, torch.int8)
+)
 
 
 @_u_dot_v.implementation("reference")

@@ -17,7 +17,7 @@ import torch
 from tenfold.kernels._graph import (
     by_entry,
     check_graph,
-    check_scale,
+    check_scale_of,
     integers,
     scaled,
     sum_of_rows,
@@ -82,7 +82,7 @@ def spmm_copy_u(
     if row_scale is not None:
         operands["row_scale"] = (row_scale, ("rows",))
     check_graph("spmm_copy_u", indptr, indices, None, operands)
-    check_scale("spmm_copy_u", "scale", scale, x)
+    check_scale_of("spmm_copy_u", "scale", scale, x)
     choice = choose(_copy_u, x if row_scale is None else row_scale, implementation)
     return choice.of(_copy_u)(indptr, indices, x, scale, row_scale)
 
@@ -129,16 +129,16 @@ def spmm_u_mul_e(
     `sddmm_u_dot_v`.
     """
     check_graph("spmm_u_mul_e", indptr, indices, edge_ids, {"x": (x, ("n", "H", "D")), "e": (e, ("E", "H"))})
-    check_scale("spmm_u_mul_e", "scale", scale, x, e)
+    check_scale_of("spmm_u_mul_e", "scale", scale, x, e)
     choice = choose(_u_mul_e, e if x.dtype is torch.int8 else x, implementation)
     return choice.of(_u_mul_e)(indptr, indices, x, e, edge_ids, scale)
 
 
 _copy_u: Operator[tuple[torch.Tensor, torch.Tensor]] = Operator(
-    "spmm_copy_u", "sum of in-neighbours' features, int8 or floating point"
+    "spmm_copy_u", "sum of in-neighbours' features, int8 or floating point", (torch.float32, torch.int8)
 )
 _u_mul_e: Operator[torch.Tensor] = Operator(
-    "spmm_u_mul_e", "sum of in-neighbours' features weighted by edge and head"
+    "spmm_u_mul_e", "sum of in-neighbours' features weighted by edge and head", (torch.float32, torch.int8)
 )
 
 
