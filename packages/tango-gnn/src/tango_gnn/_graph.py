@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from tenfold import SettingError
 
@@ -220,6 +221,52 @@ class Graph:
         assert self.order is not None
         return torch.argsort(self.order)
 
+    def split_sources(self, types: torch.Tensor) -> tuple[Graph, torch.Tensor, torch.Tensor]:
+        """Split every source by the types of its out-edges.
+
+        Parameters
+        ----------
+        types : Tensor, shape (edges,), int64
+            Type of every edge, in its owner's order, from 0 up.
+
+        Returns
+        -------
+        Graph
+            The same edges, from pairs of a source and a type. Split once: later calls with the same tensor
+            return the same, until it is changed in place.
+        Tensor, shape (pairs,), int64
+            Source of every pair.
+        Tensor, shape (pairs,), int64
+            Type of every pair, rising.
+
+        Raises
+        ------
+        SettingError
+            There is not one type for each edge, or one is negative.
+        """
+        _check_integers("types", types)
+        if types.shape[0] != self.edges or (types.numel() and int(types.min()) < 0):
+            raise SettingError(
+                f"{types.shape[0]} types of edges"
+                + (", some negative" if types.shape[0] == self.edges else ""),
+                f"{self.edges} types from 0 up",
+                "Pass one type for every edge of the graph.",
+            )
+        known: tuple[int, tuple[Graph, torch.Tensor, torch.Tensor]] | None = self._splits.get(types)
+        if known is None or known[0] != types._version:
+            keys = self.canonical(types).long() * self.sources + self.indices
+            pairs, position = keys.unique(return_inverse=True)
+            graph = Graph(
+                self.indptr, position.to(self.indptr.dtype), sources=pairs.numel(), order=self.order
+            )
+            known = types._version, (graph, pairs % self.sources, pairs // self.sources)
+            self._splits[types] = known
+        return known[1]
+
+    @cached_property
+    def _splits(self) -> WeakTensorKeyDictionary:
+        return WeakTensorKeyDictionary()
+
     @cached_property
     def _with_self_loops(self) -> Graph:
         nodes = torch.arange(self._square(), device=self.device)
@@ -259,7 +306,7 @@ class Graph:
     def _square(self) -> int:
         if self.sources != self.destinations:
             raise SettingError(
-                f"self-loops were asked for between {self.sources} sources and {self.destinations} destinations",
+                f"self-loops between {self.sources} sources and {self.destinations} destinations",
                 "a graph whose sources are its destinations",
                 "Add them before the graph is cut into blocks.",
             )
