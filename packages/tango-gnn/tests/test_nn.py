@@ -180,8 +180,10 @@ def test_gradients_reach_the_weights_of_edges(graph: Graph) -> None:
 def test_a_block_has_its_destinations_first(name: str, dgl: Any, ends: Any, types: Any) -> None:
     import dgl.nn
 
-    block = dgl.to_block(dgl.graph(ends, num_nodes=NODES), torch.arange(0, NODES, 3))
-    nodes, edges = block.srcdata[dgl.NID], block.edata[dgl.EID]
+    seeds = torch.arange(0, NODES, 3)
+    below = dgl.in_subgraph(dgl.graph(ends, num_nodes=NODES), seeds)
+    block = dgl.to_block(below, seeds)
+    nodes, edges = block.srcdata[dgl.NID], below.edata[dgl.EID][block.edata[dgl.EID]]
     inputs = (types[0][nodes], types[1][edges]) if name.startswith("HGT") else ()
     ours = make(name, Policy.off())
     original = LAYERS[name](dgl.nn)
@@ -275,10 +277,10 @@ def test_unknown_names_are_refused() -> None:
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        ({"x": torch.ones(NODES, WIDTH, dtype=torch.float64)}, "float64"),
-        ({"x": torch.full((NODES, WIDTH), float("nan"))}, "NaN or infinite"),
-        ({"x": torch.ones(NODES - 1, WIDTH)}, "shape"),
-        ({"x": torch.ones(NODES, WIDTH + 1)}, "shape"),
+        ({"feat": torch.ones(NODES, WIDTH, dtype=torch.float64)}, "float64"),
+        ({"feat": torch.full((NODES, WIDTH), float("nan"))}, "NaN or infinite"),
+        ({"feat": torch.ones(NODES - 1, WIDTH)}, "shape"),
+        ({"feat": torch.ones(NODES, WIDTH + 1)}, "shape"),
         ({"edge_weight": torch.ones(3)}, "edge_weight of shape"),
         ({"graph": 3}, "a int as the graph"),
     ],
@@ -286,15 +288,14 @@ def test_unknown_names_are_refused() -> None:
 @pytest.mark.parametrize("name", ["GraphConv", "GATConv", "SAGEConv"])
 def test_impossible_inputs_are_refused(name: str, inputs: dict, message: str, graph: Graph) -> None:
     layer = make(name, Policy())
-    graph_or_not, x = inputs.pop("graph", graph), inputs.pop("x", features())
-    inputs = dict(inputs)
+    given = {"graph": graph, "feat": features(), **inputs}
     with pytest.raises(SettingError, match=message):
-        layer(graph_or_not, x, **inputs)
+        layer(**given)
 
 
 def test_types_out_of_range_are_refused(graph: Graph, types: Any) -> None:
     layer = make("HGTConv", Policy())
-    with pytest.raises(SettingError, match="types from 0 to 2"):
+    with pytest.raises(SettingError, match="types from 1 to 2; expected types from 0 to 1"):
         layer(graph, features(), types[0] + 1, types[1])
     with pytest.raises(SettingError, match="types from 1 to 3"):
         layer(graph, features(), types[0], types[1] + 1)
@@ -371,7 +372,7 @@ def test_a_small_network_learns_in_int8_as_in_float32(graph: Graph) -> None:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     assert losses[0] < 0.6
     assert losses[1] == pytest.approx(losses[0], abs=0.1)
 

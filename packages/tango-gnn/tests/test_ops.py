@@ -6,6 +6,7 @@ at most the sum of s_x |y| + s_y |x| + s_x s_y over its terms.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import pytest
 import torch
@@ -309,8 +310,8 @@ def test_norms_scale_sources_and_destinations_and_their_gradients() -> None:
         (NEAREST, 0.05),
         (replace(NEAREST, keep_norms=False), 0.1),
     ):
-        scales = {"source_scale": left, "destination_scale": right}
-        found = run(lambda x, policy=policy: ops.copy_u_sum(graph, x, policy=policy, **scales), (x,), dy)
+        operator = partial(ops.copy_u_sum, graph, policy=policy, source_scale=left, destination_scale=right)
+        found = run(operator, (x,), dy)
         expected = run(lambda x: plain_copy(graph, x * left[:, None]) * right[:, None], (x,), dy)
         for one, other in zip(found, expected, strict=True):
             assert (one - other).norm() <= tolerance * other.norm()
@@ -385,3 +386,18 @@ def test_more_than_int32_holds_is_summed_in_parts() -> None:
     policy = replace(NEAREST, keep_attention=False)
     total = ops.u_mul_e_sum(star, torch.ones(rows, 1, 1), torch.ones(rows, 1), policy=policy)
     assert float(total) == pytest.approx(rows, rel=1e-6)
+
+
+@pytest.mark.parametrize("policy", [Policy.off(), NEAREST, replace(NEAREST, reuse=False)], ids=str)
+def test_features_are_scored_head_by_head(policy: Policy) -> None:
+    f = torch.randn(5000, 3, 7)
+    vectors = torch.randn(2, 3, 7)
+    dy = torch.randn(5000, 2, 3)
+    found = run(lambda f, vectors: ops.head_dot(f, vectors, policy=policy), (f, vectors), dy)
+    expected = run(lambda f, vectors: torch.einsum("nhd,khd->nkh", f, vectors), (f, vectors), dy)
+    for one, other in zip(found[:2], expected[:2], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+    step = float(f.abs().max()) / 254 if policy.quantizes else 0
+    assert ((found[2] - expected[2]).abs() <= step * dy.abs().sum(0)[:, :, None] + 1e-3).all()
+    with pytest.raises(SettingError, match="the same heads and width"):
+        ops.head_dot(f, vectors[:, :2], policy=policy)

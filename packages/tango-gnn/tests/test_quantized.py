@@ -1,5 +1,3 @@
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
@@ -11,7 +9,7 @@ NEAREST = Policy(rounding="nearest")
 
 
 @pytest.fixture
-def quantised(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, ...]]]:
+def quantised(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """Shapes of the tensors that are quantised meanwhile."""
     shapes: list[tuple[int, ...]] = []
     genuine = kernels.quantize
@@ -21,11 +19,11 @@ def quantised(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, ...]]
         return genuine(x, *arguments, **keywords)  # type: ignore[arg-type]
 
     monkeypatch.setattr(kernels, "quantize", counted)
-    yield shapes
+    return shapes
 
 
 @pytest.fixture
-def searched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, ...]]]:
+def searched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """Shapes of the tensors whose largest magnitude is looked for meanwhile."""
     shapes: list[tuple[int, ...]] = []
     genuine = kernels.absmax
@@ -35,7 +33,7 @@ def searched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, ...]]]
         return genuine(x, **keywords)  # type: ignore[arg-type]
 
     monkeypatch.setattr(kernels, "absmax", counted)
-    yield shapes
+    return shapes
 
 
 def ring(nodes: int) -> Graph:
