@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from tango_gnn import _results, datasets
-from tango_gnn._models import MODELS, build
+from tango_gnn._models import MODELS, TITLES, build
 from tango_gnn._operations import counted
 from tango_gnn._policy import Policy
 from tango_gnn._training import Outcome, Schedule, Task, link_task, node_task, train
@@ -173,7 +173,7 @@ def _claim(run: Run[Settings], model: str) -> Claim:
     ours = run.metrics[f"{model}/fp32/test"] - run.metrics[f"{model}/int8/test"]
     figure = "test accuracy" if run.settings.task == "nodes" else "area under the ROC curve"
     return Claim.at_most(
-        f"{figure} of {_results.TITLES[model]}, float32 minus int8",
+        f"{figure} of {TITLES[model]}, float32 minus int8",
         paper=0.5,
         ours=ours,
         unit="points",
