@@ -1,9 +1,9 @@
 """The width of quantised values: the smallest that keeps the relative error of a layer's input low.
 
 For a tensor x and its quantised approximation x^ the relative error is |x - x^|_1 / |x|_1. The paper measures
-it on an early layer in the first epoch and takes the smallest width at which it is below 0.3. Here every layer
-chooses for itself, on the features of its first step of training. Values are stored as int8 whatever the
-width: on a CPU fewer bits cost accuracy and buy nothing, so that "auto" tells how far a width could go.
+it on an early layer in the first epoch and takes the smallest width at which it is below 0.3. Here every
+layer chooses for itself, on the features of its first step of training. Values are stored as int8 whatever
+the width: on a CPU fewer bits cost accuracy and buy nothing, so that "auto" tells how far a width could go.
 """
 
 from __future__ import annotations

@@ -247,15 +247,18 @@ class Graph:
         _check_integers("types", types)
         if types.shape[0] != self.edges or (types.numel() and int(types.min()) < 0):
             raise SettingError(
-                f"{types.shape[0]} types of edges" + (", some negative" if types.shape[0] == self.edges else ""),
+                f"{types.shape[0]} types of edges"
+                + (", some negative" if types.shape[0] == self.edges else ""),
                 f"{self.edges} types from 0 up",
                 "Pass one type for every edge of the graph.",
             )
-        known = self._splits.get(types)
+        known: tuple[int, tuple[Graph, torch.Tensor, torch.Tensor]] | None = self._splits.get(types)
         if known is None or known[0] != types._version:
             keys = self.canonical(types).long() * self.sources + self.indices
             pairs, position = keys.unique(return_inverse=True)
-            graph = Graph(self.indptr, position.to(self.indptr.dtype), sources=pairs.numel(), order=self.order)
+            graph = Graph(
+                self.indptr, position.to(self.indptr.dtype), sources=pairs.numel(), order=self.order
+            )
             known = types._version, (graph, pairs % self.sources, pairs // self.sources)
             self._splits[types] = known
         return known[1]
@@ -303,7 +306,7 @@ class Graph:
     def _square(self) -> int:
         if self.sources != self.destinations:
             raise SettingError(
-                f"self-loops were asked for between {self.sources} sources and {self.destinations} destinations",
+                f"self-loops between {self.sources} sources and {self.destinations} destinations",
                 "a graph whose sources are its destinations",
                 "Add them before the graph is cut into blocks.",
             )

@@ -6,15 +6,16 @@ whole tensor:
     s = max|x| / L,    x ~ q s,    |q| <= L = 2^(bits - 1) - 1.
 
 With a scale per row, as a norm by degree is, x stands for the scaled tensor. A tensor of zeros has s = 0 and
-q = 0. An operator knows max|x| of what it makes, and remembers it, so that the operator that takes x quantises
-it without reading it twice; q is remembered as well, for the next operator that takes the same x. A tensor
-that training does not change, as the features of the nodes are, is so quantised once for all steps. Such a
-tensor is rounded to the nearest: noise that is drawn once is not averaged out.
+q = 0. An operator knows max|x| of what it makes, and remembers it, so that the operator that takes x
+quantises it without reading it twice; q is remembered as well, for the next operator that takes the same x. A
+tensor that training does not change, as the features of the nodes are, is so quantised once for all steps.
+Such a tensor is rounded to the nearest: noise that is drawn once is not averaged out.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -146,8 +147,10 @@ def kept(
     return (quantized.values, quantized.scale) if policy.reuse else (x, None)
 
 
-def restored(values: torch.Tensor, scale: torch.Tensor | None, policy: Policy) -> QuantizedTensor:
-    """Return the quantised operand of which a gradient kept `values` and `scale`."""
+def restored(saved: Sequence[torch.Tensor | None], policy: Policy) -> QuantizedTensor:
+    """Return the quantised operand of which a gradient kept what `kept` returned."""
+    values, scale = saved
+    assert values is not None
     if scale is None:
         return quantize(values, policy)
     assert isinstance(policy.bits, int)

@@ -1,9 +1,9 @@
 """Graph attention of Velickovic et al., in int8.
 
-    f = x W,    a_p = softmax_{p: j -> i} leaky_relu(l . f_j + r . f_i),    h_i = sum_p a_p f_j        for each head
+    f = x W,    a_p = softmax_{p: j -> i} leaky_relu(l . f_j + r . f_i),    h_i = sum_p a_p f_j
 
-x and W are quantised for the product, and f once for the sum over in-edges and for the gradient of a. The
-attention a multiplies int8 rows in float32: as fast as the paper's int8 by int8, and more accurate.
+for each head. x and W are quantised for the product, and f once for the sum over in-edges and for a's gradient.
+The attention a multiplies int8 rows in float32: as fast as the paper's int8 by int8, and more accurate.
 """
 
 from __future__ import annotations
@@ -183,7 +183,9 @@ class GATConv(QuantizedLayer):
         h = ops.u_mul_e_sum(graph, f_src.flatten(1, -2), a, policy=policy)
         h = h.reshape(*h_dst.shape[:-1], *heads)
         if isinstance(self.res_fc, nn.Linear):
-            h = h + ops.linear(h_dst, self.res_fc.weight, self.res_fc.bias, policy=policy).unflatten(-1, heads)
+            h = h + ops.linear(h_dst, self.res_fc.weight, self.res_fc.bias, policy=policy).unflatten(
+                -1, heads
+            )
         elif self.res_fc is not None:
             h = h + h_dst.unflatten(-1, (-1, self._out_feats))
         if self.bias is not None:

@@ -2,9 +2,9 @@
 
     h_i = act( sum_{j -> i} x_j W / c_ij + b ),        c_ij = sqrt(deg(j) deg(i))
 
-The sum runs over the narrower of x and x W. Where it comes first, x is quantised with 1 / sqrt(deg(j)), the sum
-is written with 1 / sqrt(deg(i)) and its largest magnitude, quantised once, and multiplied with bias and ReLU
-in the same pass; nothing but int8 is kept for the gradient.
+The sum runs over the narrower of x and x W. Where it comes first, x is quantised with 1 / sqrt(deg(j)), the
+sum is written with 1 / sqrt(deg(i)) and its largest magnitude, quantised once, and multiplied with bias and
+ReLU in the same pass; nothing but int8 is kept for the gradient.
 """
 
 from __future__ import annotations

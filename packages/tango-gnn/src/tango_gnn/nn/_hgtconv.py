@@ -4,9 +4,9 @@ With a type for every node and every edge, and for each head
 
     score_p = (k_j A_t . q_i) pri_t / sqrt(D),    a_p = softmax over in-edges,    h_i = sum_p a_p (v_j M_t)
 
-for the edge p: j -> i of type t, where k, q, v are projections of x by the nodes' types. k_j A_t and v_j M_t are
-the same for all edges of one type that leave j. So they are computed once for every such pair (j, t), which
-takes the place of the source: attention over types is attention over a graph between pairs and nodes.
+for the edge p: j -> i of type t, where k, q, v are projections of x by the nodes' types. k_j A_t and v_j M_t
+are the same for all edges of one type that leave j. So they are computed once for every such pair (j, t),
+which takes the place of the source: attention over types is attention over a graph between pairs and nodes.
 """
 
 from __future__ import annotations
@@ -75,9 +75,7 @@ class HGTConv(QuantizedLayer):
         self.linear_q = TypedLinear(in_size, width, num_ntypes)
         self.linear_v = TypedLinear(in_size, width, num_ntypes)
         self.linear_a = TypedLinear(width, width, num_ntypes)
-        self.relation_pri = nn.ParameterList(
-            [nn.Parameter(torch.ones(num_etypes)) for _ in range(num_heads)]
-        )
+        self.relation_pri = nn.ParameterList([nn.Parameter(torch.ones(num_etypes)) for _ in range(num_heads)])
         self.relation_att = nn.ModuleList(
             [TypedLinear(head_size, head_size, num_etypes) for _ in range(num_heads)]
         )
@@ -99,7 +97,7 @@ class HGTConv(QuantizedLayer):
         ntype: torch.Tensor,
         etype: torch.Tensor,
         *,
-        presorted: bool = False,  # noqa: ARG002
+        presorted: bool = False,
     ) -> torch.Tensor:
         """Attend to in-edges by types.
 
@@ -143,8 +141,8 @@ class HGTConv(QuantizedLayer):
         h = self.drop(self.linear_a(h, ntype_dst, policy=policy))
         alpha = torch.sigmoid(self.skip[ntype_dst])[:, None]
         residual = x_dst if x_dst.shape == h.shape else x_dst @ self.residual_w
-        h = h * alpha + residual * (1 - alpha)
-        return self.norm(h) if self.use_norm else h
+        blended: torch.Tensor = h * alpha + residual * (1 - alpha)
+        return self.norm(blended) if self.use_norm else blended
 
     def extra_repr(self) -> str:
         """Describe the settings."""

@@ -2,8 +2,8 @@
 
     h_i = act( x_i W_self + b + aggregate_{j -> i}(x_j) W_neigh )
 
-The features are quantised once for the sum over neighbours and for W_self. A maximum ("pool") and an LSTM over
-neighbours are computed in float32; the linear layers around them are not.
+The features are quantised once for the sum over neighbours and for W_self. A maximum ("pool") and an LSTM
+over neighbours are computed in float32; the linear layers around them are not.
 """
 
 from __future__ import annotations
@@ -110,9 +110,7 @@ class SAGEConv(QuantizedLayer):
             init.xavier_uniform_(self.fc_self.weight, gain=gain)
         init.xavier_uniform_(self.fc_neigh.weight, gain=gain)
 
-    def forward(
-        self, graph: Graph, feat: Features, edge_weight: torch.Tensor | None = None
-    ) -> torch.Tensor:
+    def forward(self, graph: Graph, feat: Features, edge_weight: torch.Tensor | None = None) -> torch.Tensor:
         """Aggregate neighbours.
 
         Parameters

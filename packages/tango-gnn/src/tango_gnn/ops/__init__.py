@@ -1,7 +1,7 @@
-"""Operators of graph neural networks in int8, with their gradients; names and meaning are those of ``dgl.ops``.
+"""Operators of graph neural networks in int8, with their gradients, named as in ``dgl.ops``.
 
-Each takes a `tango_gnn.Graph` and float32 tensors, quantises what its policy says, and returns float32. Values
-of edges are in the graph's canonical order. With ``policy=Policy.off()`` each computes in float32.
+Each takes a `tango_gnn.Graph` and float32 tensors, quantises what its policy says, and returns float32.
+Values of edges are in the graph's canonical order. With ``policy=Policy.off()`` each computes in float32.
 """
 
 from tango_gnn.ops._attention import edge_attention, edge_softmax

@@ -116,7 +116,8 @@ class _EdgeSoftmax(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, da: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         graph = ctx.graph
+        scores, zeros, a = ctx.saved_tensors
         dscores, _ = kernels.edge_attention_backward(
-            graph.indptr, graph.every_edge, *ctx.saved_tensors, da.contiguous(), slope=1.0
+            graph.indptr, graph.every_edge, scores, zeros, a, da.contiguous(), slope=1.0
         )
         return None, dscores

@@ -107,13 +107,11 @@ class _Linear(torch.autograd.Function):
         dyq = quantize_gradient(dy, policy, positive=passed)
         dx = dweight = dbias = None
         if x_wanted:
-            wq = restored(*kept_x_and_weight[2:], policy)
+            wq = restored(kept_x_and_weight[2:], policy)
             dx = remember_absmax(*kernels.int8_matmul(dyq.values, wq.values, dyq.scale * wq.scale))
         if weight_wanted:
-            xq = restored(*kept_x_and_weight[:2], policy)
-            dweight, _ = kernels.int8_matmul(
-                dyq.values, xq.values, dyq.scale * xq.scale, transpose_a=True
-            )
+            xq = restored(kept_x_and_weight[:2], policy)
+            dweight, _ = kernels.int8_matmul(dyq.values, xq.values, dyq.scale * xq.scale, transpose_a=True)
         if bias_wanted:
             ones = torch.ones((1, dyq.values.shape[0]), dtype=torch.int8, device=dy.device)
             sums, _ = kernels.int8_matmul(ones, dyq.values, dyq.scale)

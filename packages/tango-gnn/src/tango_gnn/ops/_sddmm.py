@@ -3,8 +3,8 @@
     u_dot_v   e_p = u_j . v_i        for each head of p: j -> i
     u_add_v   e_p = u_j + v_i
 
-The gradient of u_dot_v by u is the sum of v over out-edges, each times de_p, and by v that of u over in-edges;
-the gradients of u_add_v are plain sums of de over out-edges and in-edges.
+The gradient of u_dot_v by u is the sum of v over out-edges, each times de_p, and by v that of u over in-
+edges; the gradients of u_add_v are plain sums of de over out-edges and in-edges.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class _UDotV(torch.autograd.Function):
         u_scale = v_scale = None
         if policy.quantizes:
             saved = ctx.saved_tensors
-            uq, vq = restored(*saved[:2], policy), restored(*saved[2:], policy)
+            uq, vq = restored(saved[:2], policy), restored(saved[2:], policy)
             u, v, u_scale, v_scale = uq.values, vq.values, uq.scale, vq.scale
             if not policy.keep_attention:
                 deq = quantize_gradient(de, policy)

@@ -4,9 +4,9 @@
     u_mul_e_sum   z_i = sum_{p: j -> i} e_p x_j       for each head
     copy_e_sum    z_i = sum_{p: j -> i} e_p
 
-The gradient of each by x is the same sum over the reversed graph, with the gradient of z for x; that by e_p is
-the dot product of x_j and dz_i. The norms r and c, of destinations and of sources, are applied as the sum is
-written and as x is quantised, so that neither costs a pass of its own.
+The gradient of each by x is the same sum over the reversed graph, with the gradient of z for x; that by e_p
+is the dot product of x_j and dz_i. The norms r and c, of destinations and of sources, are applied as the sum
+is written and as x is quantised, so that neither costs a pass of its own.
 """
 
 from __future__ import annotations
@@ -237,7 +237,7 @@ class _UMulESum(torch.autograd.Function):
         if x_wanted:
             scale = dzq.scale
             if not policy.keep_attention:
-                eq = restored(e, e_scale, policy)
+                eq = restored((e, e_scale), policy)
                 e, scale = eq.values, scale * eq.scale
             dx = kernels.spmm_u_mul_e(
                 graph.reversed_indptr,
@@ -248,7 +248,7 @@ class _UMulESum(torch.autograd.Function):
                 scale=scale,
             )
         if e_wanted:
-            xq = restored(*kept_x, policy)
+            xq = restored(kept_x, policy)
             de = kernels.sddmm_u_dot_v(
                 graph.indptr, graph.indices, xq.values, dzq.values, scale=xq.scale * dzq.scale
             )
