@@ -38,14 +38,11 @@ def test_a_repetition_gives_the_same_and_another_seed_does_not(record: Record, t
 
 
 def test_an_arm_that_is_interrupted_goes_on_with_the_same_result(record: Record, tmp_path: Path) -> None:
-    class Interrupted(Exception):
-        pass
-
     def notify(stage: str, done: int, total: int) -> None:
         if (stage, done) == ("gat", 2):
-            raise Interrupted
+            raise KeyboardInterrupt
 
-    with pytest.raises(Interrupted):
+    with pytest.raises(KeyboardInterrupt):
         run.execute(TINY, dataset="digits", out=tmp_path, notify=notify)
     resumed = run.execute(TINY, dataset="digits", out=tmp_path, resume=True)
     assert resumed.results() == record.results()
