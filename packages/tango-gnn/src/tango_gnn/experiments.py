@@ -42,6 +42,8 @@ ARMS: Mapping[str, Mapping[str, object]] = MappingProxyType(
 """Policies by name, as what they change of `Policy`."""
 
 TASKS = ("nodes", "links")
+POINTS = 20
+"""Of a curve of losses; each is the mean over as many epochs."""
 
 
 @dataclass(frozen=True)
@@ -158,8 +160,8 @@ def fit(model: str, arm: str, task: Task, settings: Settings, seed: int) -> tupl
 
 
 def _log(run: Run[Settings], name: str, outcome: Outcome, operations: Mapping[str, float]) -> None:
-    for loss in outcome.losses:
-        run.log(f"{name}/loss", loss)
+    for losses in np.array_split(outcome.losses, min(POINTS, len(outcome.losses))):
+        run.log(f"{name}/loss", float(f"{losses.mean():.4g}"))
     run.log(f"{name}/validation", outcome.validation)
     run.log(f"{name}/test", outcome.test)
     run.log(f"{name}/kept bytes", outcome.kept_bytes)
