@@ -38,8 +38,8 @@ class Python2(pickle._Pickler):
     dispatch: ClassVar[dict[Any, Any]] = dict(pickle._Pickler.dispatch)
 
     def save_bytes(self, value: bytes) -> None:
-        self.write(b"T" + struct.pack("<I", len(value)) + value)
-        self.memoize(value)
+        self.write(b"T" + struct.pack("<I", len(value)) + value)  # type: ignore[attr-defined]
+        self.memoize(value)  # type: ignore[attr-defined]
 
     dispatch[bytes] = save_bytes
 

@@ -22,7 +22,7 @@ struct Integers {
         return _mm256_and_si256(x, _mm256_cmpgt_epi16(_mm256_set1_epi16(int16_t(count)), place));
     }
     static Short add(Short a, Short b) { return _mm256_add_epi16(a, b); }
-    static Int dot(Short a, Short b, Int sum) { return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b)); }
+    static Int dot_pairs(Short a, Short b, Int sum) { return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b)); }
     static void sum_each(const Int (&x)[4], int32_t (&sums)[4]) {
         const __m256i all = _mm256_hadd_epi32(_mm256_hadd_epi32(x[0], x[1]), _mm256_hadd_epi32(x[2], x[3]));
         const __m128i quad = _mm_add_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));

@@ -19,7 +19,7 @@ struct Integers {
     }
     static Short first_of(Short x, int count) { return _mm512_maskz_mov_epi16((1u << count) - 1, x); }
     static Short add(Short a, Short b) { return _mm512_add_epi16(a, b); }
-    static Int dot(Short a, Short b, Int sum) {
+    static Int dot_pairs(Short a, Short b, Int sum) {
 #if defined(__AVX512VNNI__)
         return _mm512_dpwssd_epi32(sum, a, b);
 #else

@@ -14,11 +14,11 @@ void dots(const int8_t *const (&u)[group], const int8_t *v, int64_t depth, float
         int64_t k = begin;
         for (; k + lanes <= end; k += lanes) {
             const typename S::Short common = S::widen(v + k);
-            for (int r = 0; r < group; ++r) sums[r] = S::dot(S::widen(u[r] + k), common, sums[r]);
+            for (int r = 0; r < group; ++r) sums[r] = S::dot_pairs(S::widen(u[r] + k), common, sums[r]);
         }
         if (k < end) {
             const typename S::Short common = S::first_of(S::widen(v + k), int(end - k));
-            for (int r = 0; r < group; ++r) sums[r] = S::dot(S::widen(u[r] + k), common, sums[r]);
+            for (int r = 0; r < group; ++r) sums[r] = S::dot_pairs(S::widen(u[r] + k), common, sums[r]);
         }
         int32_t parts[group];
         S::sum_each(sums, parts);

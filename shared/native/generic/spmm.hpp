@@ -98,7 +98,7 @@ void add_products(Graph<Index> graph, Rows<int8_t> x, const int8_t *e, int64_t h
         const typename S::Short weights = S::broadcast_pair(
             e[edge_of(graph, p) * heads + h], pair ? e[edge_of(graph, p + 1) * heads + h] : int8_t(0));
         for (int v = 0; v < vectors; ++v)
-            sums[v] = S::dot(S::interleave(row0 + v * S::width, row1 + v * S::width), weights, sums[v]);
+            sums[v] = S::dot_pairs(S::interleave(row0 + v * S::width, row1 + v * S::width), weights, sums[v]);
     }
 }
 

@@ -21,7 +21,7 @@ struct Integers {
         return x & (place < int16_t(count));
     }
     static Short add(Short a, Short b) { return a + b; }
-    static Int dot(Short a, Short b, Int sum) { return sum + evens(a) * evens(b) + odds(a) * odds(b); }
+    static Int dot_pairs(Short a, Short b, Int sum) { return sum + evens(a) * evens(b) + odds(a) * odds(b); }
     static void sum_each(const Int (&x)[4], int32_t (&sums)[4]) {
         for (int r = 0; r < 4; ++r) sums[r] = x[r][0] + x[r][1] + x[r][2] + x[r][3];
     }

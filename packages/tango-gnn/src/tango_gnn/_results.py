@@ -98,7 +98,7 @@ def plot(records: Sequence[Record], folder: Path) -> list[Path]:
                 for arm in settings["arms"]
             },
             title=f"{TITLES[model]}, {records[0].dataset}",
-            x="epoch",
+            x=f"mean over {settings['epochs'] / len(records[0].history[f'{model}/fp32/loss']):g} epochs",
             y="training loss",
             log_y=True,
         )

@@ -98,5 +98,35 @@ class InstructionSet:
         threads: int,
         /,
     ) -> None: ...
+    def absmax(
+        self, x: Tensor, row_scale: Tensor | None, positive: Tensor | None, out: Tensor, threads: int, /
+    ) -> None: ...
+    def quantize(
+        self,
+        x: Tensor,
+        scale: Tensor,
+        levels: int,
+        at_random: bool,
+        key: int,
+        second_key: int,
+        row_scale: Tensor | None,
+        positive: Tensor | None,
+        out: Tensor,
+        threads: int,
+        /,
+    ) -> None: ...
+    def int8_matmul(
+        self,
+        a: Tensor,
+        b: Tensor,
+        scale: Tensor,
+        row_scale: Tensor | None,
+        bias: Tensor | None,
+        relu: bool,
+        out: Tensor,
+        absmax: Tensor,
+        threads: int,
+        /,
+    ) -> None: ...
 
 def instruction_sets() -> list[InstructionSet]: ...
