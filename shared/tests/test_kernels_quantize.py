@@ -3,6 +3,7 @@
 import math
 from fractions import Fraction
 
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -225,8 +226,8 @@ def test_other_types_are_converted_and_gradients_are_cut():
 @pytest.mark.skipif(not NATIVE, reason="the native kernels are not built")
 @pytest.mark.skipif(psutil.virtual_memory().available < 12 << 30, reason="needs 12 GB of memory")
 def test_elements_beyond_the_reach_of_32_bits():
-    # Zeros that were never written to take no memory.
-    x = torch.zeros(2**32 + 96)
+    # NumPy's zeros take no memory until they are written to.
+    x = torch.from_numpy(np.zeros(2**32 + 96, dtype=np.float32))
     x[-128:] = torch.rand(128, generator=torch.Generator().manual_seed(4))
     ours = kernels.quantize(x, torch.tensor(1.0), seed=9)[-128:].tolist()
     drawn = torch.tensor([python_hash(9, index) >> 8 for index in range(2**32 - 32, 2**32 + 96)])

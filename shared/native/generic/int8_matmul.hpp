@@ -26,19 +26,26 @@ void multiply_tile(const typename S::Operand *rows, int64_t row_stride, int64_t 
                    const typename S::Operand *columns, int64_t steps, int32_t *sums) {
     using Int = typename S::Int;
     Int total[tile_rows][vectors];
+#pragma GCC unroll 8
     for (int r = 0; r < tile_rows; ++r)
+#pragma GCC unroll 8
         for (int v = 0; v < vectors; ++v) total[r][v] = S::int_zero();
     for (int64_t step = 0; step < steps; ++step) {
         Int column[vectors];
+#pragma GCC unroll 8
         for (int v = 0; v < vectors; ++v) column[v] = S::load_operands(columns + v * S::width * S::group);
+#pragma GCC unroll 8
         for (int r = 0; r < tile_rows; ++r) {
             const Int row = S::broadcast_group(rows + r * row_stride);
+#pragma GCC unroll 8
             for (int v = 0; v < vectors; ++v) total[r][v] = S::dot(total[r][v], column[v], row);
         }
         rows += step_stride;
         columns += tile_columns<S> * S::group;
     }
+#pragma GCC unroll 8
     for (int r = 0; r < tile_rows; ++r)
+#pragma GCC unroll 8
         for (int v = 0; v < vectors; ++v) S::store_int(sums + r * tile_columns<S> + v * S::width, total[r][v]);
 }
 
