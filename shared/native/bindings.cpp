@@ -21,7 +21,7 @@ namespace {
 std::vector<const InstructionSet *> instruction_sets() {
     std::vector<const InstructionSet *> all{
 #if defined(TENFOLD_X86)
-        &avx512_vnni, &avx512, &avx2,
+        &amx, &avx512_vnni, &avx512, &avx2,
 #endif
         &portable};
     std::vector<const InstructionSet *> here;

@@ -3,6 +3,7 @@
 import math
 from fractions import Fraction
 
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -40,7 +41,9 @@ def python_hash(seed, index):
 
 
 numbers = st.one_of(
-    st.sampled_from([0.0, -0.0, 1.0, -1.0, 0.5, 1.5, -2.5, 126.5, 127.0, -127.5, 1e-45, 3e38, INF, -INF, NAN]),
+    st.sampled_from(
+        [0.0, -0.0, 1.0, -1.0, 0.5, 1.5, -2.5, 126.5, 127.0, -127.5, 1e-45, 3e38, INF, -INF, NAN]
+    ),
     st.floats(-200, 200, width=32),
     st.floats(width=32),
 )
@@ -69,7 +72,9 @@ def quantize_arguments(draw):
 
 
 def equal(ours, expected):
-    return torch.equal(ours.isnan(), expected.isnan()) and torch.equal(ours.nan_to_num(), expected.nan_to_num())
+    return torch.equal(ours.isnan(), expected.isnan()) and torch.equal(
+        ours.nan_to_num(), expected.nan_to_num()
+    )
 
 
 @settings(max_examples=300, deadline=None)
@@ -136,7 +141,9 @@ def test_rounding_at_random_is_right_on_average_and_keeps_integers(implementatio
     assert float((draws.mean(0) - x).abs().max()) < 5 * 0.5 / math.sqrt(4000)
     integers = torch.arange(-127.0, 128.0)
     for seed in range(50):
-        assert torch.equal(kernels.quantize(integers, one, seed=seed, implementation=implementation), integers)
+        assert torch.equal(
+            kernels.quantize(integers, one, seed=seed, implementation=implementation), integers
+        )
 
 
 def test_the_generator_is_the_one_described():
@@ -188,7 +195,9 @@ def test_any_shape_and_layout(implementation, shape):
     flat = kernels.quantize(x.flatten(), scale, seed=3, implementation=implementation)
     assert torch.equal(kernels.quantize(x, scale, seed=3, implementation=implementation), flat.view(shape))
     turned = x.mT.contiguous().mT if x.dim() > 1 else x
-    assert torch.equal(kernels.quantize(turned, scale, seed=3, implementation=implementation), flat.view(shape))
+    assert torch.equal(
+        kernels.quantize(turned, scale, seed=3, implementation=implementation), flat.view(shape)
+    )
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
@@ -225,8 +234,8 @@ def test_other_types_are_converted_and_gradients_are_cut():
 @pytest.mark.skipif(not NATIVE, reason="the native kernels are not built")
 @pytest.mark.skipif(psutil.virtual_memory().available < 12 << 30, reason="needs 12 GB of memory")
 def test_elements_beyond_the_reach_of_32_bits():
-    # Zeros that were never written to take no memory.
-    x = torch.zeros(2**32 + 96)
+    # NumPy's zeros take no memory until they are written to.
+    x = torch.from_numpy(np.zeros(2**32 + 96, dtype=np.float32))
     x[-128:] = torch.rand(128, generator=torch.Generator().manual_seed(4))
     ours = kernels.quantize(x, torch.tensor(1.0), seed=9)[-128:].tolist()
     drawn = torch.tensor([python_hash(9, index) >> 8 for index in range(2**32 - 32, 2**32 + 96)])
