@@ -199,7 +199,8 @@ class GATConv(QuantizedLayer):
 
     def _by_head(self, f: torch.Tensor) -> torch.Tensor:
         """Shape (nodes, heads, width): what further dimensions the features have are more heads."""
-        return f.unflatten(-1, (-1, self._out_feats)).flatten(1, -2)
+        heads: torch.Tensor = f.unflatten(-1, (-1, self._out_feats))
+        return heads.flatten(1, -2)
 
     def _projections(self) -> list[nn.Linear]:
         return [self.fc] if hasattr(self, "fc") else [self.fc_src, self.fc_dst]
