@@ -184,7 +184,10 @@ class GATConv(QuantizedLayer):
         a = self.attn_drop(a)
         if edge_weight is not None:
             a = a * weights_of_edges(graph, edge_weight)
-        h = ops.u_mul_e_sum(graph, f, a, policy=policy).view(*h_dst.shape[:-1], *heads)
+        h = ops.u_mul_e_sum(graph, f, a, policy=policy)
+        # A sum in place costs its gradient a copy where it is on a view.
+        if h_dst.dim() > 2:
+            h = h.view(*h_dst.shape[:-1], *heads)
         if isinstance(self.res_fc, nn.Linear):
             h += ops.linear(h_dst, self.res_fc.weight, self.res_fc.bias, policy=policy).view(h.shape)
         elif self.res_fc is not None:
