@@ -72,9 +72,7 @@ def build(
 def _gcn(depth: int) -> Callable[[int, int, int, int, float], Network]:
     def make(inputs: int, outputs: int, hidden: int, heads: int, dropout: float) -> Network:
         widths = [inputs, *[hidden] * (depth - 1)]
-        layers: list[nn.Module] = [
-            GraphConv(width, hidden, activation=F.relu) for width in widths[:-1]
-        ]
+        layers: list[nn.Module] = [GraphConv(width, hidden, activation=F.relu) for width in widths[:-1]]
         return Network([*layers, GraphConv(widths[-1], outputs)], dropout, self_loops=True)
 
     return make

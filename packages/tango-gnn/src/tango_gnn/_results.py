@@ -40,9 +40,7 @@ def accuracy_table(records: Sequence[Record]) -> Table:
     """Tabulate the scores in float32 and in int8, and their difference with its 90 % interval."""
     rows = []
     for model in records[0].settings["models"]:
-        operations = {
-            kind: records[0].metrics[f"{model}/int8/operations in {kind}"] for kind in KINDS
-        }
+        operations = {kind: records[0].metrics[f"{model}/int8/operations in {kind}"] for kind in KINDS}
         rows.append(
             [
                 TITLES[model],

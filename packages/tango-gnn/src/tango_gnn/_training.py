@@ -134,9 +134,7 @@ def train(network: nn.Module, task: Task, schedule: Schedule, seed: int) -> Outc
     """
     outcome = Outcome()
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.Adam(
-        network.parameters(), lr=schedule.lr, weight_decay=schedule.weight_decay
-    )
+    optimizer = torch.optim.Adam(network.parameters(), lr=schedule.lr, weight_decay=schedule.weight_decay)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for epoch in range(schedule.epochs):
