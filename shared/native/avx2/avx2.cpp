@@ -7,11 +7,16 @@ namespace tenfold {
 namespace {
 
 #include "quad.hpp"
+#include "integers.hpp"
 
-struct Simd {
+struct Simd : Integers {
     using Float = __m256;
     static constexpr int width = 8;
     static constexpr int registers = 16;
+
+    using Integers::add;
+    using Integers::load;
+    using Integers::store;
 
     static Float zero() { return _mm256_setzero_ps(); }
     static Float broadcast(float x) { return _mm256_set1_ps(x); }

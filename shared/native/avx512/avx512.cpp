@@ -7,11 +7,16 @@ namespace tenfold {
 namespace {
 
 #include "../avx2/quad.hpp"
+#include "integers.hpp"
 
-struct Simd {
+struct Simd : Integers {
     using Float = __m512;
     static constexpr int width = 16;
     static constexpr int registers = 32;
+
+    using Integers::add;
+    using Integers::load;
+    using Integers::store;
 
     static Float zero() { return _mm512_setzero_ps(); }
     static Float broadcast(float x) { return _mm512_set1_ps(x); }

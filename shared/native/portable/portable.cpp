@@ -4,10 +4,15 @@
 namespace tenfold {
 namespace {
 
-struct Simd {
-    typedef float Float __attribute__((vector_size(16)));
+#include "integers.hpp"
+
+struct Simd : Integers {
     static constexpr int width = 4;
     static constexpr int registers = 16;
+
+    using Integers::add;
+    using Integers::load;
+    using Integers::store;
 
     static Float zero() { return Float{}; }
     static Float broadcast(float x) { return Float{x, x, x, x}; }

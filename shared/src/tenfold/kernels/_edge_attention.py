@@ -15,12 +15,17 @@ Only a is kept for the way back; z is computed anew, which costs less than to re
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
 from tenfold.kernels._graph import check_floating, check_graph, sum_of_rows
 from tenfold.kernels._registry import Operator
 from tenfold.kernels._selection import choose
 from tenfold.kernels._sparse import row_of_entry
+
+if TYPE_CHECKING:
+    from tenfold.kernels._native import InstructionSet
 
 
 def edge_attention(
@@ -151,3 +156,53 @@ def _reference_backward(
     mean = sum_of_rows(indptr, attention * gradient)[rows]
     d_score = attention * (gradient - mean) * torch.where(u[indices.long()] + v[rows] > 0, 1.0, slope)
     return d_score, sum_of_rows(indptr, d_score)
+
+
+@_forward.implementation("native")
+def _native_forward(
+    instruction_set: InstructionSet,
+    indptr: torch.Tensor,
+    indices: torch.Tensor,
+    u: torch.Tensor,
+    v: torch.Tensor,
+    slope: float,
+) -> torch.Tensor:
+    out = torch.empty(indices.shape[0], u.shape[1])
+    instruction_set.edge_attention(
+        indptr.contiguous(),
+        indices.contiguous(),
+        u.contiguous(),
+        v.contiguous(),
+        slope,
+        out,
+        torch.get_num_threads(),
+    )
+    return out
+
+
+@_backward.implementation("native")
+def _native_backward(
+    instruction_set: InstructionSet,
+    indptr: torch.Tensor,
+    indices: torch.Tensor,
+    u: torch.Tensor,
+    v: torch.Tensor,
+    attention: torch.Tensor,
+    gradient: torch.Tensor,
+    slope: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    d_score = torch.empty(indices.shape[0], u.shape[1])
+    d_v = torch.empty(v.shape)
+    instruction_set.edge_attention_backward(
+        indptr.contiguous(),
+        indices.contiguous(),
+        u.contiguous(),
+        v.contiguous(),
+        attention.contiguous(),
+        gradient.contiguous(),
+        slope,
+        d_score,
+        d_v,
+        torch.get_num_threads(),
+    )
+    return d_score, d_v

@@ -7,11 +7,16 @@ The gradient of `sddmm_u_add_v` by its destinations and, over the reversed graph
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
-from tenfold.kernels._graph import by_entry, check_graph, check_scale, scaled, sum_of_rows
+from tenfold.kernels._graph import by_entry, check_graph, check_scale_of, scaled, sum_of_rows
 from tenfold.kernels._registry import Operator
 from tenfold.kernels._selection import choose
+
+if TYPE_CHECKING:
+    from tenfold.kernels._native import InstructionSet
 
 
 def edge_sum(
@@ -47,11 +52,13 @@ def edge_sum(
         As in `spmm_copy_u`.
     """
     check_graph("edge_sum", indptr, None, edge_ids, {"e": (e, ("E", "H"))})
-    check_scale("edge_sum", "scale", scale, e)
+    check_scale_of("edge_sum", "scale", scale, e)
     return choose(_operator, e, implementation).of(_operator)(indptr, e, edge_ids, scale)
 
 
-_operator: Operator[torch.Tensor] = Operator("edge_sum", "sum of the values of in-edges")
+_operator: Operator[torch.Tensor] = Operator(
+    "edge_sum", "sum of the values of in-edges", (torch.float32, torch.int8)
+)
 
 
 @_operator.implementation("reference")
@@ -59,3 +66,23 @@ def _reference(
     indptr: torch.Tensor, e: torch.Tensor, edge_ids: torch.Tensor | None, scale: torch.Tensor | None
 ) -> torch.Tensor:
     return scaled(sum_of_rows(indptr, by_entry(e, edge_ids)), scale)
+
+
+@_operator.implementation("native")
+def _native(
+    instruction_set: InstructionSet,
+    indptr: torch.Tensor,
+    e: torch.Tensor,
+    edge_ids: torch.Tensor | None,
+    scale: torch.Tensor | None,
+) -> torch.Tensor:
+    out = torch.empty(indptr.shape[0] - 1, e.shape[1])
+    instruction_set.edge_sum(
+        indptr.contiguous(),
+        e.contiguous(),
+        None if edge_ids is None else edge_ids.contiguous(),
+        scale,
+        out,
+        torch.get_num_threads(),
+    )
+    return out

@@ -13,7 +13,7 @@ from typing import TypeAlias
 import torch
 
 from tenfold.errors import SettingError
-from tenfold.kernels._checks import Facts, col_facts, crow_facts, facts_of
+from tenfold.kernels._checks import Facts, check_scale, col_facts, crow_facts, facts_of
 from tenfold.kernels._sparse import row_of_entry
 
 Operands: TypeAlias = Mapping[str, tuple[torch.Tensor, tuple[str, ...]]]
@@ -69,7 +69,7 @@ def check_graph(
     _check_structure(name, indptr, indices, edge_ids, sizes)
 
 
-def check_scale(name: str, scale_name: str, scale: torch.Tensor | None, *operands: torch.Tensor) -> None:
+def check_scale_of(name: str, scale_name: str, scale: torch.Tensor | None, *operands: torch.Tensor) -> None:
     """Check that there is a scale where an operand is int8, and only there.
 
     Raises
@@ -92,12 +92,7 @@ def check_scale(name: str, scale_name: str, scale: torch.Tensor | None, *operand
             "a scale for int8 values alone",
             f"Leave {scale_name} out.",
         )
-    if scale.dim() or scale.dtype is not torch.float32 or scale.device != operands[0].device:
-        raise SettingError(
-            f"{name} got {scale_name} of shape {tuple(scale.shape)} and {scale.dtype} on {scale.device}",
-            f"a 0-dim torch.float32 tensor on {operands[0].device}",
-            "Make it with torch.tensor(scale, device=...).",
-        )
+    check_scale(name, scale_name, scale, operands[0].device)
 
 
 def check_floating(name: str, operands: Operands) -> None:

@@ -8,13 +8,18 @@ With j the source and i the destination of edge p, and every head h on its own:
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
 from tenfold.errors import SettingError
-from tenfold.kernels._graph import by_edge, check_graph, check_scale, integers, scaled
+from tenfold.kernels._graph import by_edge, check_graph, check_scale_of, integers, scaled
 from tenfold.kernels._registry import Operator
 from tenfold.kernels._selection import choose
 from tenfold.kernels._sparse import row_of_entry
+
+if TYPE_CHECKING:
+    from tenfold.kernels._native import InstructionSet
 
 
 def sddmm_u_dot_v(
@@ -60,7 +65,7 @@ def sddmm_u_dot_v(
         raise SettingError(
             f"sddmm_u_dot_v got u of {u.dtype} and v of {v.dtype}", "one type for both", "Quantise both."
         )
-    check_scale("sddmm_u_dot_v", "scale", scale, u)
+    check_scale_of("sddmm_u_dot_v", "scale", scale, u)
     return choose(_u_dot_v, u, implementation).of(_u_dot_v)(indptr, indices, u, v, edge_ids, scale)
 
 
@@ -108,14 +113,18 @@ def sddmm_u_add_v(
     """
     operands = {"u": (u, ("n", "H")), "v": (v, ("rows", "H"))}
     check_graph("sddmm_u_add_v", indptr, indices, edge_ids, operands)
-    check_scale("sddmm_u_add_v", "u_scale", u_scale, u)
-    check_scale("sddmm_u_add_v", "v_scale", v_scale, v)
+    check_scale_of("sddmm_u_add_v", "u_scale", u_scale, u)
+    check_scale_of("sddmm_u_add_v", "v_scale", v_scale, v)
     choice = choose(_u_add_v, v if u.dtype is torch.int8 else u, implementation)
     return choice.of(_u_add_v)(indptr, indices, u, v, edge_ids, u_scale, v_scale)
 
 
-_u_dot_v: Operator[torch.Tensor] = Operator("sddmm_u_dot_v", "inner products of the features of edges' ends")
-_u_add_v: Operator[torch.Tensor] = Operator("sddmm_u_add_v", "sums of the values of edges' ends")
+_u_dot_v: Operator[torch.Tensor] = Operator(
+    "sddmm_u_dot_v", "inner products of the features of edges' ends", (torch.float32, torch.int8)
+)
+_u_add_v: Operator[torch.Tensor] = Operator(
+    "sddmm_u_add_v", "sums of the values of edges' ends", (torch.float32, torch.int8)
+)
 
 
 @_u_dot_v.implementation("reference")
@@ -143,3 +152,53 @@ def _reference_u_add_v(
 ) -> torch.Tensor:
     of_entry = scaled(u, u_scale)[indices.long()] + scaled(v, v_scale)[row_of_entry(indptr)]
     return by_edge(of_entry, edge_ids)
+
+
+@_u_dot_v.implementation("native")
+def _native_u_dot_v(
+    instruction_set: InstructionSet,
+    indptr: torch.Tensor,
+    indices: torch.Tensor,
+    u: torch.Tensor,
+    v: torch.Tensor,
+    edge_ids: torch.Tensor | None,
+    scale: torch.Tensor | None,
+) -> torch.Tensor:
+    out = torch.empty(indices.shape[0], u.shape[1])
+    instruction_set.sddmm_u_dot_v(
+        indptr.contiguous(),
+        indices.contiguous(),
+        u.contiguous(),
+        v.contiguous(),
+        None if edge_ids is None else edge_ids.contiguous(),
+        scale,
+        out,
+        torch.get_num_threads(),
+    )
+    return out
+
+
+@_u_add_v.implementation("native")
+def _native_u_add_v(
+    instruction_set: InstructionSet,
+    indptr: torch.Tensor,
+    indices: torch.Tensor,
+    u: torch.Tensor,
+    v: torch.Tensor,
+    edge_ids: torch.Tensor | None,
+    u_scale: torch.Tensor | None,
+    v_scale: torch.Tensor | None,
+) -> torch.Tensor:
+    out = torch.empty(indices.shape[0], u.shape[1])
+    instruction_set.sddmm_u_add_v(
+        indptr.contiguous(),
+        indices.contiguous(),
+        u.contiguous(),
+        v.contiguous(),
+        None if edge_ids is None else edge_ids.contiguous(),
+        u_scale,
+        v_scale,
+        out,
+        torch.get_num_threads(),
+    )
+    return out

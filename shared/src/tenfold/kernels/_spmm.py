@@ -10,18 +10,23 @@ Sums of int8 are exact: they are taken in integers and meet the scale at the end
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
 from tenfold.kernels._graph import (
     by_entry,
     check_graph,
-    check_scale,
+    check_scale_of,
     integers,
     scaled,
     sum_of_rows,
 )
 from tenfold.kernels._registry import Operator
 from tenfold.kernels._selection import choose
+
+if TYPE_CHECKING:
+    from tenfold.kernels._native import InstructionSet
 
 
 def spmm_copy_u(
@@ -77,7 +82,7 @@ def spmm_copy_u(
     if row_scale is not None:
         operands["row_scale"] = (row_scale, ("rows",))
     check_graph("spmm_copy_u", indptr, indices, None, operands)
-    check_scale("spmm_copy_u", "scale", scale, x)
+    check_scale_of("spmm_copy_u", "scale", scale, x)
     choice = choose(_copy_u, x if row_scale is None else row_scale, implementation)
     return choice.of(_copy_u)(indptr, indices, x, scale, row_scale)
 
@@ -124,16 +129,16 @@ def spmm_u_mul_e(
     `sddmm_u_dot_v`.
     """
     check_graph("spmm_u_mul_e", indptr, indices, edge_ids, {"x": (x, ("n", "H", "D")), "e": (e, ("E", "H"))})
-    check_scale("spmm_u_mul_e", "scale", scale, x, e)
+    check_scale_of("spmm_u_mul_e", "scale", scale, x, e)
     choice = choose(_u_mul_e, e if x.dtype is torch.int8 else x, implementation)
     return choice.of(_u_mul_e)(indptr, indices, x, e, edge_ids, scale)
 
 
 _copy_u: Operator[tuple[torch.Tensor, torch.Tensor]] = Operator(
-    "spmm_copy_u", "sum of in-neighbours' features, int8 or floating point"
+    "spmm_copy_u", "sum of in-neighbours' features, int8 or floating point", (torch.float32, torch.int8)
 )
 _u_mul_e: Operator[torch.Tensor] = Operator(
-    "spmm_u_mul_e", "sum of in-neighbours' features weighted by edge and head"
+    "spmm_u_mul_e", "sum of in-neighbours' features weighted by edge and head", (torch.float32, torch.int8)
 )
 
 
@@ -164,3 +169,51 @@ def _reference_u_mul_e(
 ) -> torch.Tensor:
     weights = integers(by_entry(e, edge_ids))[:, :, None]
     return scaled(sum_of_rows(indptr, weights * integers(x)[indices.long()]), scale)
+
+
+@_copy_u.implementation("native")
+def _native_copy_u(
+    instruction_set: InstructionSet,
+    indptr: torch.Tensor,
+    indices: torch.Tensor,
+    x: torch.Tensor,
+    scale: torch.Tensor | None,
+    row_scale: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    out = torch.empty(indptr.shape[0] - 1, x.shape[1])
+    absmax = torch.empty(())
+    instruction_set.spmm_copy_u(
+        indptr.contiguous(),
+        indices.contiguous(),
+        x.contiguous(),
+        scale,
+        None if row_scale is None else row_scale.contiguous(),
+        out,
+        absmax,
+        torch.get_num_threads(),
+    )
+    return out, absmax
+
+
+@_u_mul_e.implementation("native")
+def _native_u_mul_e(
+    instruction_set: InstructionSet,
+    indptr: torch.Tensor,
+    indices: torch.Tensor,
+    x: torch.Tensor,
+    e: torch.Tensor,
+    edge_ids: torch.Tensor | None,
+    scale: torch.Tensor | None,
+) -> torch.Tensor:
+    out = torch.empty(indptr.shape[0] - 1, *x.shape[1:])
+    instruction_set.spmm_u_mul_e(
+        indptr.contiguous(),
+        indices.contiguous(),
+        x.contiguous(),
+        e.contiguous(),
+        None if edge_ids is None else edge_ids.contiguous(),
+        scale,
+        out,
+        torch.get_num_threads(),
+    )
+    return out

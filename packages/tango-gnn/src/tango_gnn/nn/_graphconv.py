@@ -153,7 +153,7 @@ class GraphConv(QuantizedLayer):
                 h = ops.linear(h, weight.t(), self.bias, policy=policy, relu=relu)
                 return h if relu or self._activation is None else self._activation(h)
         if self.bias is not None:
-            h = h + self.bias
+            h += self.bias
         return h if self._activation is None else self._activation(h)
 
     def _aggregate(

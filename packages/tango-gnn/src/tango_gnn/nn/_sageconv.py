@@ -137,9 +137,9 @@ class SAGEConv(QuantizedLayer):
         policy = self.current_policy(x)
         h = self._neighbours(graph, x, x_self, edge_weight, policy)
         if self._aggre_type != "gcn":
-            h = h + ops.linear(x_self, self.fc_self.weight, self.fc_self.bias, policy=policy)
+            h += ops.linear(x_self, self.fc_self.weight, self.fc_self.bias, policy=policy)
         elif self.bias is not None:
-            h = h + self.bias
+            h += self.bias
         if self.activation is not None:
             h = self.activation(h)
         return h if self.norm is None else self.norm(h)
@@ -200,7 +200,8 @@ def _messages(graph: Graph, x: torch.Tensor, edge_weight: torch.Tensor | None) -
 def _largest(graph: Graph, messages: torch.Tensor) -> torch.Tensor:
     """Largest message to each node in every feature, 0 where there is none."""
     largest = messages.new_zeros((graph.destinations, messages.shape[1]))
-    return largest.index_reduce(0, graph.destination_of_edge.long(), messages, "amax", include_self=False)
+    rows = graph.destination_of_edge.long()[:, None].expand_as(messages)
+    return largest.scatter_reduce(0, rows, messages, "amax", include_self=False)
 
 
 def _check_same_width(sources: int, destinations: int) -> None:
