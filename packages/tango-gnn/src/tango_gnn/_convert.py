@@ -110,7 +110,7 @@ def revert(model: Model) -> Model:
     SettingError
         None of the model's layers came from `convert`.
     """
-    swapped = {}
+    swapped: dict[nn.Module, nn.Module] = {}
     for layer in model.modules():
         if isinstance(layer, QuantizedLayer) and layer.replaces:
             (old,) = layer.replaces

@@ -5,8 +5,8 @@
     SAGEConv   h_i = W_l mean_{j -> i} x_j + W_r x_i + b
 
 The differences from DGL's are kept. GCNConv takes the in-degree at both ends, and gives every node one
-self-loop, and no norm to nodes without edges; that an ``improved`` one has loops of weight 2 holds where there
-are weights alone. GATConv replaces self-loops by one each. Here GCNConv sums over the narrower of x and x W,
+self-loop, and no norm to nodes without edges; an ``improved`` one has loops of weight 2 only where edges have
+weights. GATConv replaces self-loops by one each. Here GCNConv sums over the narrower of x and x W,
 where PyG always multiplies first.
 """
 
@@ -170,7 +170,7 @@ class PyGGATConv(PyGLayer):
 
     def _project(self, x: torch.Tensor, lin: nn.Linear | None, policy: Policy) -> torch.Tensor:
         assert lin is not None
-        return ops.linear(x, lin.weight, policy=policy).unflatten(-1, self.heads)
+        return ops.linear(x, lin.weight, policy=policy).view(-1, *self.heads)
 
 
 class PyGSAGEConv(PyGLayer):
@@ -201,7 +201,7 @@ class PyGSAGEConv(PyGLayer):
         if self.project:
             source = ops.linear(source, self.lin.weight, self.lin.bias, policy=policy, relu=True)
         norm = graph.degree_power("in", -1.0) if self.mean else None
-        h = ops.copy_u_sum(graph, source, policy=policy, destination_scale=norm)
+        h: torch.Tensor = ops.copy_u_sum(graph, source, policy=policy, destination_scale=norm)
         h = ops.linear(h, self.lin_l.weight, self.lin_l.bias, policy=policy)
         if self.root_weight and destination is not None:
             h = h + ops.linear(destination, self.lin_r.weight, policy=policy)
