@@ -180,34 +180,3 @@ def _triton(
     return int8_matmul.int8_matmul(
         a.mT if transpose_a else a, b.mT if transpose_b else b, scale, row_scale, bias, relu
     )
-    a: torch.Tensor,
-    b: torch.Tensor,
-    scale: torch.Tensor,
-    transpose_a: bool,
-    transpose_b: bool,
-    row_scale: torch.Tensor | None,
-    bias: torch.Tensor | None,
-    relu: bool,
-) -> Product:
-<<<<<<< HEAD
-    left, right = a.mT if transpose_a else a, b.mT if transpose_b else b
-    out, largest = scale.new_empty((left.shape[0], right.shape[1])), scale.new_empty(())
-    instruction_set.int8_matmul(
-        left,
-        right,
-        scale,
-        None if row_scale is None else row_scale.contiguous(),
-        None if bias is None else bias.contiguous(),
-        relu,
-        out,
-        largest,
-        torch.get_num_threads(),
-    )
-    return out, largest
-=======
-    from tenfold.kernels._triton import int8_matmul
-
-    return int8_matmul.int8_matmul(
-        a.mT if transpose_a else a, b.mT if transpose_b else b, scale, row_scale, bias, relu
-    )
->>>>>>> triton

@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import nn
 
 import tango_gnn.nn as tango
+from tango_gnn._graph import Graph
+from tango_gnn._policy import Policy
 from tango_gnn.activation_compression import compress_activations
-from tango_gnn.graph import Graph
-from tango_gnn.policy import Policy
 
 FORMS = {
     "dgl": "DGL, float32",
