@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import tango_gnn.nn as tango
+from tango_gnn._generated import power_law
 from tango_gnn._graph import Graph
 from tango_gnn._policy import Policy
 from tango_gnn.activation_compression import compress_activations
@@ -50,17 +51,15 @@ class Task:
         return len(self.labels)
 
 
-def make_task(graph: Graph, seed: int) -> Task:
-    """Give every node random features and a label: times and memory do not depend on them."""
+def make_task(nodes: int, edges: int, seed: int) -> Task:
+    """make a power-law graph, and random features and labels: times do not depend on them."""
     generator = torch.Generator().manual_seed(seed)
-    nodes = len(graph.indptr) - 1
-    destinations = torch.arange(nodes).repeat_interleave(graph.indptr.diff().long())
-    features = torch.randn(nodes, FEATURES, generator=generator)
+    graph = Graph.from_pyg(power_law(nodes, edges, seed=seed), nodes)
     return Task(
         graph,
         graph.indices.long(),
-        destinations,
-        features,
+        graph.destination_of_edge.long(),
+        torch.randn(nodes, FEATURES, generator=generator),
         torch.randint(CLASSES, (nodes,), generator=generator),
     )
 
@@ -68,7 +67,7 @@ def make_task(graph: Graph, seed: int) -> Task:
 def load(form: str, task: Task) -> tuple[Any, torch.Tensor]:
     """Return the graph as a form wants it, with whatever it builds only once, and the features."""
     if form in ("own", "int8"):
-        _ = task.graph.reversed_indptr, task.graph.in_degrees, task.graph.out_degrees
+        _ = task.graph.reversed_indptr, task.graph.out_degrees
         return task.graph, task.features
     if form == "pyg":
         return torch.stack([task.sources, task.destinations]), task.features

@@ -20,7 +20,6 @@ import torch
 
 from tango_gnn._bench.forms import available, load, make_epoch, make_task
 from tango_gnn._bench.primitives import primitives
-from tango_gnn.datasets import power_law
 
 
 def main(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -32,7 +31,7 @@ def main(request: Mapping[str, Any]) -> dict[str, Any]:
         kind : "primitives", "epochs" or "memory"; nodes, edges, seed, threads, repeats; model and forms.
     """
     torch.set_num_threads(request["threads"])
-    task = make_task(power_law(request["nodes"], request["edges"], seed=request["seed"]), request["seed"])
+    task = make_task(request["nodes"], request["edges"], request["seed"])
     if request["kind"] == "primitives":
         with torch.no_grad():
             return {
