@@ -5,7 +5,6 @@ struct Integers {
     using Int = __m256i;
 
     static Short zero_shorts() { return _mm256_setzero_si256(); }
-    static Int zero_ints() { return _mm256_setzero_si256(); }
     static Short broadcast_pair(int8_t even, int8_t odd) {
         return _mm256_set1_epi32(int(uint32_t(uint16_t(odd)) << 16 | uint16_t(even)));
     }
@@ -33,7 +32,6 @@ struct Integers {
         return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i *>(p))));
     }
     static void store(int16_t *p, Short x) { _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), x); }
-    static void store(int32_t *p, Int x) { _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), x); }
     static void store_floats(float *p, Short x) {
         _mm256_storeu_ps(p, to_float(_mm256_cvtepi16_epi32(_mm256_castsi256_si128(x))));
         _mm256_storeu_ps(p + 8, to_float(_mm256_cvtepi16_epi32(_mm256_extracti128_si256(x, 1))));
