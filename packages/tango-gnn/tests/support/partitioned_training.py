@@ -23,6 +23,7 @@ MODELS = {
     "sage, pool": lambda: [nn.SAGEConv(FEATURES, 16, "pool"), nn.SAGEConv(16, CLASSES, "pool")],
     "sage, gcn": lambda: [nn.SAGEConv(FEATURES, 8, "gcn"), nn.SAGEConv(8, CLASSES, "gcn")],
     "gat": lambda: [nn.GATConv(FEATURES, 8, 3, activation=F.elu), nn.GATConv(24, CLASSES, 1)],
+    "hgt": lambda: [nn.HGTConv(FEATURES, 6, 4, 2, 3, dropout=0), nn.HGTConv(24, CLASSES, 1, 2, 3, dropout=0)],
 }
 
 
@@ -35,16 +36,24 @@ def make_data() -> tuple[Graph, torch.Tensor, torch.Tensor]:
     return graph, features, torch.randint(CLASSES, (NODES,), generator=generator)
 
 
+def types_of(graph: Graph) -> tuple[torch.Tensor, torch.Tensor]:
+    """Types of nodes and of edges, for HGT."""
+    if isinstance(graph, Partition):
+        return graph.own % 2, graph.whole_edges % 3
+    return torch.arange(NODES) % 2, graph.given(torch.arange(graph.edges) % 3)
+
+
 def train(kind: str, bits: int, graph: Graph, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
     """Return the weights after a few steps, and the gradients of the last one."""
     torch.manual_seed(1)
     model = torch.nn.ModuleList(MODELS[kind]())
     group = dist.group.WORLD if isinstance(graph, Partition) else None
     set_policy(model, Policy(bits=bits, rounding="nearest", group=group))
+    types = types_of(graph) if kind == "hgt" else ()
     for _ in range(2):
         h = x
         for layer in model:
-            h = layer(graph, h).flatten(1)
+            h = layer(graph, h, *types).flatten(1)
         loss = F.cross_entropy(h, y, reduction="sum") / NODES
         model.zero_grad()
         loss.backward()
