@@ -37,7 +37,11 @@ def load_program() -> ModuleType:
 def test_processes_learn_what_one_process_learns(tmp_path: Path, ranks: int) -> None:
     command = [sys.executable, str(PROGRAM)]
     processes = [subprocess.Popen([*command, str(rank), str(ranks), str(tmp_path)]) for rank in range(ranks)]
-    assert [process.wait(timeout=300) for process in processes] == [0] * ranks
+    try:
+        assert [process.wait(timeout=300) for process in processes] == [0] * ranks
+    finally:
+        for process in processes:
+            process.kill()
     parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(ranks)]
 
     program = load_program()

@@ -194,8 +194,9 @@ _known = WeakTensorKeyDictionary()
 
 
 def _recall(x: torch.Tensor) -> _Known:
-    if x._is_view() and x._base is not None and x._base.numel() == x.numel():
-        # Another shape of the same numbers.
+    if x._is_view() and x._base is not None and 0 < x.numel() == x._base.numel():
+        # Another shape of the same numbers. Empty parts of nothing stay apart: processes that share scales
+        # quantise equally often, however many rows they have.
         x = x._base
     if x.is_inference():
         # Such tensors do not count their changes.
