@@ -7,6 +7,7 @@
 #include <cmath>
 #include <optional>
 
+#include "graph.hpp"
 #include "quantized.hpp"
 #include "selection.hpp"
 #include "sparse.hpp"
@@ -74,6 +75,36 @@ int64_t elements_of(const Tensor &x) {
     for (int d = 0; d < x.dimensions(); ++d) size *= x.size(d);
     return size;
 }
+
+template <class Index>
+Graph<Index> graph(const Tensor &indptr, const Optional &indices, const Optional &edge_ids) {
+    const Index *pointers = indptr.data<Index>();
+    const int64_t rows = indptr.size(0) - 1;
+    return {rows, int64_t(pointers[rows]), pointers, indices ? indices->data<Index>() : nullptr,
+            edge_ids ? edge_ids->data<Index>() : nullptr};
+}
+
+// Calls `function` with the graph in the index type that came.
+template <class Function>
+void with_graph(const Tensor &indptr, const Optional &indices, const Optional &edge_ids, Function &&function) {
+    if (indptr.holds<int32_t>())
+        function(graph<int32_t>(indptr, indices, edge_ids));
+    else
+        function(graph<int64_t>(indptr, indices, edge_ids));
+}
+
+// Calls `function` with the elements in the type that came: int8_t if quantised, else float.
+template <class Function>
+void with_elements(const Tensor &tensor, Function &&function) {
+    if (tensor.holds<int8_t>())
+        function(tensor.data<int8_t>());
+    else
+        function(tensor.data<float>());
+}
+
+float number(const Optional &scale) { return scale ? *scale->data<float>() : 1.0f; }
+
+Heads heads(const Tensor &features) { return {features.size(1), features.size(2)}; }
 
 }  // namespace
 }  // namespace tenfold
@@ -147,7 +178,92 @@ NB_MODULE(_native, module) {
                     int8_matmul(isa, int8_matrix(a), int8_matrix(b), epilogue, out.data<float>(), threads);
             },
             nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(),
-            nb::arg(), nogil);
+            nb::arg(), nogil)
+        .def(
+            "spmm_copy_u",
+            [](const InstructionSet &isa, Tensor indptr, Tensor indices, Tensor x, Optional scale,
+               Optional row_scale, Tensor out, Tensor absmax, int threads) {
+                with_graph(indptr, indices, {}, [&](auto graph) {
+                    with_elements(x, [&](auto *elements) {
+                        *absmax.data<float>() =
+                            copy_u(isa, graph, elements, x.size(0), x.size(1), number(scale),
+                                   floats_or_null(row_scale), out.data<float>(), threads);
+                    });
+                });
+            },
+            nogil)
+        .def(
+            "spmm_u_mul_e",
+            [](const InstructionSet &isa, Tensor indptr, Tensor indices, Tensor x, Tensor e, Optional edge_ids,
+               Optional scale, Tensor out, int threads) {
+                with_graph(indptr, indices, edge_ids, [&](auto graph) {
+                    with_elements(x, [&](auto *features) {
+                        with_elements(e, [&](auto *weights) {
+                            u_mul_e(isa, graph, features, x.size(0), weights, heads(x), number(scale),
+                                    out.data<float>(), threads);
+                        });
+                    });
+                });
+            },
+            nogil)
+        .def(
+            "sddmm_u_dot_v",
+            [](const InstructionSet &isa, Tensor indptr, Tensor indices, Tensor u, Tensor v, Optional edge_ids,
+               Optional scale, Tensor out, int threads) {
+                with_graph(indptr, indices, edge_ids, [&](auto graph) {
+                    with_elements(u, [&](auto *sources) {
+                        u_dot_v(isa, graph, sources, u.size(0), v.data<std::remove_pointer_t<decltype(sources)>>(),
+                                heads(u), number(scale), out.data<float>(), threads);
+                    });
+                });
+            },
+            nogil)
+        .def(
+            "sddmm_u_add_v",
+            [](const InstructionSet &isa, Tensor indptr, Tensor indices, Tensor u, Tensor v, Optional edge_ids,
+               Optional u_scale, Optional v_scale, Tensor out, int threads) {
+                with_graph(indptr, indices, edge_ids, [&](auto graph) {
+                    with_elements(u, [&](auto *sources) {
+                        with_elements(v, [&](auto *destinations) {
+                            u_add_v(isa, graph, sources, destinations, u.size(1), number(u_scale), number(v_scale),
+                                    out.data<float>(), threads);
+                        });
+                    });
+                });
+            },
+            nogil)
+        .def(
+            "edge_sum",
+            [](const InstructionSet &isa, Tensor indptr, Tensor e, Optional edge_ids, Optional scale, Tensor out,
+               int threads) {
+                with_graph(indptr, {}, edge_ids, [&](auto graph) {
+                    with_elements(e, [&](auto *values) {
+                        edge_sum(isa, graph, values, e.size(1), number(scale), out.data<float>(), threads);
+                    });
+                });
+            },
+            nogil)
+        .def(
+            "edge_attention",
+            [](const InstructionSet &isa, Tensor indptr, Tensor indices, Tensor u, Tensor v, float slope, Tensor out,
+               int threads) {
+                with_graph(indptr, indices, {}, [&](auto graph) {
+                    attention(isa, graph, u.data<float>(), v.data<float>(), u.size(1), slope, out.data<float>(),
+                              threads);
+                });
+            },
+            nogil)
+        .def(
+            "edge_attention_backward",
+            [](const InstructionSet &isa, Tensor indptr, Tensor indices, Tensor u, Tensor v, Tensor attention,
+               Tensor gradient, float slope, Tensor d_score, Tensor d_v, int threads) {
+                with_graph(indptr, indices, {}, [&](auto graph) {
+                    attention_backward(isa, graph, u.data<float>(), v.data<float>(), attention.data<float>(),
+                                       gradient.data<float>(), u.size(1), slope, d_score.data<float>(),
+                                       d_v.data<float>(), threads);
+                });
+            },
+            nogil);
 
     module.def("instruction_sets", &instruction_sets, nb::rv_policy::reference,
                "Instruction sets that this machine runs, the fastest first.");

@@ -43,6 +43,90 @@ struct SparseKernels {
     void (*sampled_product)(Sparse<Index> a, Panel left, Panel right, int64_t begin, int64_t end, float *values);
 };
 
+// A graph: entry p of row i is an edge from node indices[p] to node i. Values of edges are stored by
+// edge, and entry p is edge edge_ids[p], or p where edge_ids is null.
+template <class Index>
+struct Graph {
+    int64_t rows, entries;
+    const Index *indptr;
+    const Index *indices;
+    const Index *edge_ids;
+};
+
+// Rows of which whole vectors are read, up to `overread` elements past the end of a row. What is read
+// there belongs to the next row and its result is dropped. The last rows, which have no next one, lie
+// in a padded copy.
+constexpr int64_t overread = 64;
+
+template <class Element>
+struct Rows {
+    const Element *data;
+    const Element *last;
+    int64_t first_of_last;
+    int64_t stride;
+};
+
+// Sizes of the features of a node: `heads` vectors of `depth` numbers.
+struct Heads {
+    int64_t heads, depth;
+};
+
+// Operators on graphs, for the rows of a range; tenfold.kernels says what each computes. Values that are
+// int8_t meet their scale at the end.
+template <class Index, class X>
+struct CopyU {
+    // Returns the bits of the largest magnitude, which order magnitudes and put NaN above them.
+    int32_t (*copy_u)(Graph<Index>, Rows<X> x, int64_t begin, int64_t end, float scale, const float *row_scale,
+                      float *out);
+};
+
+template <class Index, class X, class E>
+struct UMulE {
+    void (*u_mul_e)(Graph<Index>, Rows<X> x, const E *e, Heads, int64_t begin, int64_t end, float scale, float *out);
+};
+
+template <class Index, class X>
+struct UDotV {
+    void (*u_dot_v)(Graph<Index>, Rows<X> u, Rows<X> v, Heads, int64_t begin, int64_t end, float scale, float *out);
+};
+
+template <class Index, class U, class V>
+struct UAddV {
+    void (*u_add_v)(Graph<Index>, const U *u, const V *v, int64_t heads, int64_t begin, int64_t end, float u_scale,
+                    float v_scale, float *out);
+};
+
+template <class Index, class E>
+struct EdgeSum {
+    void (*edge_sum)(Graph<Index>, const E *e, int64_t heads, int64_t begin, int64_t end, float scale, float *out);
+};
+
+template <class Index>
+struct EdgeAttention {
+    void (*forward)(Graph<Index>, const float *u, const float *v, int64_t heads, float slope, int64_t begin,
+                    int64_t end, float *out);
+    void (*backward)(Graph<Index>, const float *u, const float *v, const float *attention, const float *gradient,
+                     int64_t heads, float slope, int64_t begin, int64_t end, float *d_score, float *d_v);
+};
+
+// A kernel is found by the types of its operands.
+template <class Index>
+struct GraphKernels : CopyU<Index, int8_t>,
+                      CopyU<Index, float>,
+                      UMulE<Index, int8_t, int8_t>,
+                      UMulE<Index, int8_t, float>,
+                      UMulE<Index, float, int8_t>,
+                      UMulE<Index, float, float>,
+                      UDotV<Index, int8_t>,
+                      UDotV<Index, float>,
+                      UAddV<Index, int8_t, int8_t>,
+                      UAddV<Index, int8_t, float>,
+                      UAddV<Index, float, int8_t>,
+                      UAddV<Index, float, float>,
+                      EdgeSum<Index, int8_t>,
+                      EdgeSum<Index, float>,
+                      EdgeAttention<Index> {};
+
 // Floats in row-major order with what is done to them before they are quantised. Pointers are null
 // where there is nothing to do.
 struct Floats {
@@ -107,6 +191,8 @@ struct InstructionSet {
 
     SparseKernels<int32_t> sparse32;
     SparseKernels<int64_t> sparse64;
+    GraphKernels<int32_t> graph32;
+    GraphKernels<int64_t> graph64;
 
     // Counts digit (key >> shift) & mask over the keys |x| with key >> prefix_shift == prefix;
     // returns whether a NaN was met.

@@ -7,11 +7,16 @@ namespace tenfold {
 namespace {
 
 #include "quad.hpp"
+#include "integers.hpp"
 
-struct Simd {
+struct Simd : Integers {
     using Float = __m256;
     static constexpr int width = 8;
     static constexpr int registers = 16;
+
+    using Integers::add;
+    using Integers::load;
+    using Integers::store;
 
     static Float zero() { return _mm256_setzero_ps(); }
     static Float broadcast(float x) { return _mm256_set1_ps(x); }
@@ -30,7 +35,6 @@ struct Simd {
                 transpose_quad(from + i * from_stride + j, from_stride, to + j * to_stride + i, to_stride);
     }
 
-    using Int = __m256i;
     using Operand = int16_t;
     static constexpr int group = 2;
     static constexpr int offset = 0;

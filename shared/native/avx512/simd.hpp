@@ -1,11 +1,16 @@
 // Sixteen floats at a time, and pairs of 16-bit products: what every instruction set with AVX-512 has.
 
 #include "../avx2/quad.hpp"
+#include "integers.hpp"
 
-struct Avx512 {
+struct Avx512 : Integers {
     using Float = __m512;
     static constexpr int width = 16;
     static constexpr int registers = 32;
+
+    using Integers::add;
+    using Integers::load;
+    using Integers::store;
 
     static Float zero() { return _mm512_setzero_ps(); }
     static Float broadcast(float x) { return _mm512_set1_ps(x); }
@@ -30,7 +35,6 @@ struct Avx512 {
                 transpose_quad(from + i * from_stride + j, from_stride, to + j * to_stride + i, to_stride);
     }
 
-    using Int = __m512i;
     using Operand = int16_t;
     static constexpr int group = 2;
     static constexpr int offset = 0;

@@ -4,10 +4,15 @@
 namespace tenfold {
 namespace {
 
-struct Simd {
-    typedef float Float __attribute__((vector_size(16)));
+#include "integers.hpp"
+
+struct Simd : Integers {
     static constexpr int width = 4;
     static constexpr int registers = 16;
+
+    using Integers::add;
+    using Integers::load;
+    using Integers::store;
 
     static Float zero() { return Float{}; }
     static Float broadcast(float x) { return Float{x, x, x, x}; }
@@ -29,7 +34,6 @@ struct Simd {
             for (int j = 0; j < width; ++j) to[j * to_stride + i] = from[i * from_stride + j];
     }
 
-    typedef int32_t Int __attribute__((vector_size(16)));
     using Operand = int16_t;
     static constexpr int group = 2;
     static constexpr int offset = 0;

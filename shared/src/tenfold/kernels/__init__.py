@@ -34,11 +34,15 @@ except ImportError as error:
 from tenfold.kernels._availability import instruction_sets
 from tenfold.kernels._bsr import bsr_linear, bsr_matmul
 from tenfold.kernels._csr import csr_linear, csr_matmul
+from tenfold.kernels._edge_attention import edge_attention, edge_attention_backward
+from tenfold.kernels._edge_sum import edge_sum
 from tenfold.kernels._group_norms import group_norms, group_topk_mask
 from tenfold.kernels._int8_matmul import int8_matmul
 from tenfold.kernels._quantize import absmax, quantize
 from tenfold.kernels._registry import IMPLEMENTATIONS, Operator, operators
+from tenfold.kernels._sddmm import sddmm_u_add_v, sddmm_u_dot_v
 from tenfold.kernels._selection import picks, use
+from tenfold.kernels._spmm import spmm_copy_u, spmm_u_mul_e
 from tenfold.kernels._topk_mask import topk_mask
 
 __all__ = [
@@ -49,6 +53,9 @@ __all__ = [
     "bsr_matmul",
     "csr_linear",
     "csr_matmul",
+    "edge_attention",
+    "edge_attention_backward",
+    "edge_sum",
     "group_norms",
     "group_topk_mask",
     "instruction_sets",
@@ -56,6 +63,10 @@ __all__ = [
     "operators",
     "picks",
     "quantize",
+    "sddmm_u_add_v",
+    "sddmm_u_dot_v",
+    "spmm_copy_u",
+    "spmm_u_mul_e",
     "topk_mask",
     "use",
 ]

@@ -17,7 +17,7 @@ from tenfold.errors import SettingError
 
 Facts: TypeAlias = tuple[bool, int]
 
-_known: dict[int, tuple[weakref.ref[torch.Tensor], int, Facts]] = {}
+_known: dict[tuple[int, Callable[[torch.Tensor], Facts]], tuple[weakref.ref[torch.Tensor], int, Facts]] = {}
 
 
 def check_sparse_times_dense(
@@ -112,7 +112,7 @@ def check_vector(name: str, argument: str, vector: torch.Tensor, size: int, devi
 def _check_indices(
     name: str, crow_indices: torch.Tensor, col_indices: torch.Tensor, entries: int, columns: int
 ) -> None:
-    ordered, last = _facts(crow_indices, _crow_facts)
+    ordered, last = facts_of(crow_indices, crow_facts)
     if not ordered or last != entries or col_indices.shape[0] != entries:
         raise SettingError(
             f"{name} got {entries} values, {col_indices.shape[0]} column indices and crow_indices that "
@@ -120,7 +120,7 @@ def _check_indices(
             "crow_indices that rise from 0 to the number of values, and a column index for each",
             "Take all three from one matrix.",
         )
-    not_negative, highest = _facts(col_indices, _col_facts)
+    not_negative, highest = facts_of(col_indices, col_facts)
     if not not_negative or highest >= columns:
         raise SettingError(
             f"{name} got column indices that are "
@@ -130,23 +130,26 @@ def _check_indices(
         )
 
 
-def _crow_facts(crow_indices: torch.Tensor) -> Facts:
+def crow_facts(crow_indices: torch.Tensor) -> Facts:
+    """Whether row pointers start at 0 and never fall, and where they end."""
     ordered = not crow_indices[0] and bool((crow_indices.diff() >= 0).all())
     return ordered, int(crow_indices[-1])
 
 
-def _col_facts(col_indices: torch.Tensor) -> Facts:
+def col_facts(col_indices: torch.Tensor) -> Facts:
+    """Whether no index is negative, and the highest."""
     if not col_indices.numel():
         return True, -1
     lowest, highest = col_indices.aminmax()
     return bool(lowest >= 0), int(highest)
 
 
-def _facts(tensor: torch.Tensor, find: Callable[[torch.Tensor], Facts]) -> Facts:
+def facts_of(tensor: torch.Tensor, find: Callable[[torch.Tensor], Facts]) -> Facts:
+    """Find facts of an index tensor, or remember them while it has not changed."""
     if tensor.is_inference():
         # Such tensors do not count their changes.
         return find(tensor)
-    key = id(tensor)
+    key = id(tensor), find
     known = _known.get(key)
     if known is not None and known[0]() is tensor and known[1] == tensor._version:
         return known[2]
