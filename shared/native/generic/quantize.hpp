@@ -3,7 +3,7 @@
 
 // So many elements at a time, while those a while ahead are fetched into the cache: a page ends where the
 // processor would stop to fetch by itself.
-constexpr int64_t piece = 512, ahead = 1024;
+constexpr int64_t elements_at_once = 512, elements_ahead = 1024;
 
 // Calls function(first, last, row_factor) for every piece of a row of the elements [begin, end). A piece
 // does not cross a multiple of 2^32, so that the high word of its indices is one number.
@@ -12,12 +12,12 @@ void by_pieces(const Floats &x, int64_t begin, int64_t end, Function function) {
     int64_t row = begin < end ? begin / x.columns : 0;
     while (begin < end) {
         const int64_t row_end = (row + 1) * x.columns;
-        int64_t last = begin + piece;
+        int64_t last = begin + elements_at_once;
         if (last > row_end) last = row_end;
         if (last > end) last = end;
         const int64_t boundary = ((begin >> 32) + 1) << 32;
         if (last > boundary) last = boundary;
-        for (int64_t i = begin; i < last; i += 16) __builtin_prefetch(x.data + i + ahead);
+        for (int64_t i = begin; i < last; i += 16) __builtin_prefetch(x.data + i + elements_ahead);
         function(begin, last, x.row_scale ? x.row_scale[row] : 1.0f);
         begin = last;
         row += last == row_end;
