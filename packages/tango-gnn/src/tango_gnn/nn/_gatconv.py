@@ -19,6 +19,7 @@ from tango_gnn.nn._layer import (
     Activation,
     Features,
     QuantizedLayer,
+    activate,
     check_in_degrees,
     pair_of,
     weights_of_edges,
@@ -184,15 +185,17 @@ class GATConv(QuantizedLayer):
         a = self.attn_drop(a)
         if edge_weight is not None:
             a = a * weights_of_edges(graph, edge_weight)
-        h = ops.u_mul_e_sum(graph, f, a, policy=policy).view(*h_dst.shape[:-1], *heads)
+        h = ops.u_mul_e_sum(graph, f, a, policy=policy)
+        # A sum in place costs its gradient a copy where it is on a view.
+        if h_dst.dim() > 2:
+            h = h.view(*h_dst.shape[:-1], *heads)
         if isinstance(self.res_fc, nn.Linear):
             h += ops.linear(h_dst, self.res_fc.weight, self.res_fc.bias, policy=policy).view(h.shape)
         elif self.res_fc is not None:
             h += h_dst.unflatten(-1, heads)
         if self.bias is not None:
             h += self.bias.view(heads)
-        if self.activation is not None:
-            h = self.activation(h)
+        h = activate(self.activation, h)
         if get_attention:
             return h, graph.given(a).reshape(graph.edges, *h.shape[1:-1], 1)
         return h

@@ -3,8 +3,7 @@
     s_nkh = f_nh . w_kh,    df_nh = sum_k ds_nkh w_kh,    dw_kh = sum_n ds_nkh f_nh
 
 Scores are what a softmax takes, and stay in float32. For the gradient by w, a sum over all nodes, the int8
-features are kept that the sum over neighbours quantises anyway. That gradient is the sum of the in-edges of a
-few nodes that share all the others among them, each edge with the value ds.
+features are kept that the sum over neighbours quantises anyway.
 """
 
 from __future__ import annotations
@@ -16,9 +15,8 @@ from torch.autograd.function import once_differentiable
 
 from tango_gnn._policy import Policy
 from tango_gnn._quantized import kept, quantize, restored
-from tenfold import SettingError, kernels
-
-_NODES_A_SUM = 4096
+from tango_gnn.ops._all_nodes import weighted_sum_of_nodes
+from tenfold import SettingError
 
 
 def head_dot(f: torch.Tensor, vectors: torch.Tensor, *, policy: Policy) -> torch.Tensor:
@@ -76,7 +74,7 @@ class _HeadDot(torch.autograd.Function):
                 features, scale = fq.values, fq.scale
             else:
                 features = f[0].contiguous()
-            dvectors = torch.stack([_sum_over_nodes(features, e, scale) for e in ds.unbind(1)])
+            dvectors = torch.stack([weighted_sum_of_nodes(features, e, scale) for e in ds.unbind(1)])
         return df, dvectors, None
 
 
@@ -84,10 +82,3 @@ def _blocks(vectors: torch.Tensor) -> torch.Tensor:
     """Matrix of shape (heads * width, vectors * heads) that multiplies every head with its own vectors."""
     heads = torch.eye(vectors.shape[1], dtype=vectors.dtype, device=vectors.device)
     return torch.einsum("khd,hg->hdkg", vectors, heads).flatten(2).flatten(0, 1)
-
-
-def _sum_over_nodes(f: torch.Tensor, e: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
-    nodes = torch.arange(f.shape[0] + _NODES_A_SUM, dtype=torch.int32, device=f.device)
-    indptr = nodes[::_NODES_A_SUM].clamp(max=f.shape[0])
-    sums = kernels.spmm_u_mul_e(indptr, nodes[: f.shape[0]], f, e.contiguous(), scale=scale)
-    return sums.sum(0)

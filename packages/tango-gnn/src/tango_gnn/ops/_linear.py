@@ -22,11 +22,12 @@ from tango_gnn._policy import Policy
 from tango_gnn._quantized import (
     kept,
     quantize,
-    quantize_gradient,
+    quantize_once,
     remember_absmax,
     restored,
     round_trip,
 )
+from tango_gnn.ops._all_nodes import sum_of_nodes
 from tenfold import SettingError, kernels
 
 
@@ -104,7 +105,7 @@ class _Linear(torch.autograd.Function):
         policy = ctx.policy
         passed, *kept_x_and_weight = ctx.saved_tensors
         x_wanted, weight_wanted, bias_wanted, *_ = ctx.needs_input_grad
-        dyq = quantize_gradient(dy, policy, positive=passed)
+        dyq = quantize_once(dy, policy, positive=passed)
         dx = dweight = dbias = None
         if x_wanted:
             wq = restored(kept_x_and_weight[2:], policy)
@@ -113,7 +114,5 @@ class _Linear(torch.autograd.Function):
             xq = restored(kept_x_and_weight[:2], policy)
             dweight, _ = kernels.int8_matmul(dyq.values, xq.values, dyq.scale * xq.scale, transpose_a=True)
         if bias_wanted:
-            ones = torch.ones((1, dyq.values.shape[0]), dtype=torch.int8, device=dy.device)
-            sums, _ = kernels.int8_matmul(ones, dyq.values, dyq.scale)
-            dbias = sums[0]
+            dbias = sum_of_nodes(dyq.values, dyq.scale)
         return dx, dweight, dbias, None, None
