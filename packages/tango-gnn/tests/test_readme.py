@@ -24,6 +24,8 @@ def test_the_code_trains_a_network_that_knows_digits() -> None:
     assert [names["hidden"].bits, names["last"].bits] == [8, 32]
     exec(compile(BLOCKS[1], str(README), "exec"), names)
     assert names["graph"].edges == 3
+    exec(compile(BLOCKS[2], str(README), "exec"), names)
+    assert names["result"].shape == (len(names["batch"].seeds), 10)
 
 
 def test_every_rule_is_in_the_table() -> None:

@@ -135,7 +135,7 @@ def test_training_on_batches_learns() -> None:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            losses.append(float(loss))
+            losses.append(loss.item())
     assert sum(losses[-3:]) < 0.5 * sum(losses[:3])
 
 

@@ -211,6 +211,13 @@ class Graph:
         order = None if self.order is None else self.order.to(device)
         return Graph(self.indptr.to(device), self.indices.to(device), sources=self.sources, order=order)
 
+    def gather(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the features of all sources, which a graph of a part of the nodes has to fetch.
+
+        Layers call it on what they are about to aggregate; here it is `x`.
+        """
+        return x
+
     def canonical(self, values: torch.Tensor) -> torch.Tensor:
         """Put values of edges, shape (edges, ...), from their owner's order into the canonical one."""
         return values if self.order is None else values.index_select(0, self.order)

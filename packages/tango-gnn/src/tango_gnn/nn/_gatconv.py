@@ -169,7 +169,7 @@ class GATConv(QuantizedLayer):
             _, h_dst = pair_of(h_src, graph)
         policy = self.current_policy(h_src)
         heads = self._num_heads, self._out_feats
-        f = self._by_head(ops.linear(h_src, fc_src.weight, policy=policy))
+        f = graph.gather(self._by_head(ops.linear(h_src, fc_src.weight, policy=policy)))
         attn_l, attn_r = (
             vector.repeat(1, f.shape[1] // self._num_heads, 1) for vector in (self.attn_l, self.attn_r)
         )
@@ -202,7 +202,8 @@ class GATConv(QuantizedLayer):
 
     def _by_head(self, f: torch.Tensor) -> torch.Tensor:
         """Shape (nodes, heads, width): what further dimensions the features have are more heads."""
-        return f.reshape(f.shape[0], -1, self._out_feats)
+        heads: torch.Tensor = f.unflatten(-1, (-1, self._out_feats))
+        return heads.flatten(1, -2)
 
     def _projections(self) -> list[nn.Linear]:
         return [self.fc] if hasattr(self, "fc") else [self.fc_src, self.fc_dst]

@@ -182,6 +182,7 @@ def aggregate(
     destination_scale: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Sum features over in-edges, times the edges' weights if they have any."""
+    x = graph.gather(x)
     if edge_weight is None:
         return ops.copy_u_sum(
             graph, x, policy=policy, source_scale=source_scale, destination_scale=destination_scale

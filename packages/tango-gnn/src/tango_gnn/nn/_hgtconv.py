@@ -126,9 +126,9 @@ class HGTConv(QuantizedLayer):
         _, x_dst = pair_of(x, graph)
         _, ntype_dst = pair_of(ntype, graph)
         heads = self.num_heads, self.head_size
-        k = self.linear_k(x, ntype, policy=policy).unflatten(-1, heads)
+        k = graph.gather(self.linear_k(x, ntype, policy=policy)).unflatten(-1, heads)
         q = self.linear_q(x_dst, ntype_dst, policy=policy).unflatten(-1, heads)
-        v = self.linear_v(x, ntype, policy=policy).unflatten(-1, heads)
+        v = graph.gather(self.linear_v(x, ntype, policy=policy)).unflatten(-1, heads)
 
         pairs, nodes, types = graph.split_sources(etype)
         counts_of_types(types, len(self.relation_pri[0]))

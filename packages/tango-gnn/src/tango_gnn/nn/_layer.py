@@ -142,7 +142,7 @@ def pair_of(features: Features, graph: Graph) -> tuple[torch.Tensor, torch.Tenso
     """
     if isinstance(features, tuple):
         return features
-    return features, features if graph.sources == graph.destinations else features[: graph.destinations]
+    return features, features if len(features) == graph.destinations else features[: graph.destinations]
 
 
 def weights_of_edges(graph: Graph, edge_weight: torch.Tensor) -> torch.Tensor:

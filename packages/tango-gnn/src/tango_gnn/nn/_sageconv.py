@@ -192,7 +192,7 @@ class SAGEConv(QuantizedLayer):
 
 
 def _messages(graph: Graph, x: torch.Tensor, edge_weight: torch.Tensor | None) -> torch.Tensor:
-    messages = x.index_select(0, graph.indices)
+    messages = graph.gather(x).index_select(0, graph.indices)
     return messages if edge_weight is None else messages * weights_of_edges(graph, edge_weight)
 
 

@@ -61,7 +61,7 @@ def int8_matmul(
 
 def _part(k: int, tiles: int) -> int:
     """How many of `k` products a program adds up: a multiple of `_DEPTH`."""
-    even = triton.cdiv(triton.cdiv(k * tiles, _PROGRAMS), _DEPTH) * _DEPTH
+    even: int = triton.cdiv(triton.cdiv(k * tiles, _PROGRAMS), _DEPTH) * _DEPTH
     return min(max(even, _SHORTEST), _LONGEST)
 
 
