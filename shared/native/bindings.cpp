@@ -4,7 +4,11 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/vector.h>
 
+#include <cmath>
+#include <optional>
+
 #include "graph.hpp"
+#include "quantized.hpp"
 #include "selection.hpp"
 #include "sparse.hpp"
 #include "tensor.hpp"
@@ -17,7 +21,7 @@ namespace {
 std::vector<const InstructionSet *> instruction_sets() {
     std::vector<const InstructionSet *> all{
 #if defined(TENFOLD_X86)
-        &avx512, &avx2,
+        &avx512_vnni, &avx512, &avx2,
 #endif
         &portable};
     std::vector<const InstructionSet *> here;
@@ -46,7 +50,28 @@ void with_sparse(const Tensor &crow, const Tensor &col, const Tensor &values, Fu
         function(sparse<int64_t>(crow, col, values));
 }
 
+Int8Matrix int8_matrix(const Tensor &matrix) {
+    return {matrix.data<int8_t>(), matrix.size(0), matrix.size(1), matrix.stride(0), matrix.stride(1)};
+}
+
 using Optional = std::optional<Tensor>;
+
+const float *floats_or_null(const Optional &tensor) { return tensor ? tensor->data<float>() : nullptr; }
+
+// Without factors for the rows it does not matter where they end.
+Floats floats(const Tensor &x, const Optional &row_scale, const Optional &positive) {
+    int64_t columns = 1;
+    for (int d = row_scale ? 1 : 0; d < x.dimensions(); ++d) columns *= x.size(d);
+    const bool are_floats = positive && positive->holds<float>();
+    return {x.data<float>(), columns, floats_or_null(row_scale), are_floats ? positive->data<float>() : nullptr,
+            positive && !are_floats ? positive->data<int8_t>() : nullptr};
+}
+
+int64_t elements_of(const Tensor &x) {
+    int64_t size = 1;
+    for (int d = 0; d < x.dimensions(); ++d) size *= x.size(d);
+    return size;
+}
 
 template <class Index>
 Graph<Index> graph(const Tensor &indptr, const Optional &indices, const Optional &edge_ids) {
@@ -126,6 +151,32 @@ NB_MODULE(_native, module) {
             },
             nogil)
         .def(
+            "absmax",
+            [](const InstructionSet &isa, Tensor x, Optional row_scale, Optional positive, Tensor out, int threads) {
+                *out.data<float>() = absmax(isa, floats(x, row_scale, positive), elements_of(x), threads);
+            },
+            nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg(), nogil)
+        .def(
+            "quantize",
+            [](const InstructionSet &isa, Tensor x, Tensor scale, int levels, bool at_random, uint32_t key,
+               uint32_t second_key, Optional row_scale, Optional positive, Tensor out, int threads) {
+                const float inverse = 1.0f / *scale.data<float>();
+                const Rounding rounding{std::isinf(inverse) ? 0.0f : inverse, levels, at_random, {key, second_key}};
+                quantize(isa, floats(x, row_scale, positive), rounding, elements_of(x), out.data<int8_t>(), threads);
+            },
+            nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg().none(),
+            nb::arg(), nb::arg(), nogil)
+        .def(
+            "int8_matmul",
+            [](const InstructionSet &isa, Tensor a, Tensor b, Tensor scale, Optional row_scale, Optional bias,
+               bool relu, Tensor out, Tensor largest, int threads) {
+                const Epilogue epilogue{*scale.data<float>(), floats_or_null(row_scale), floats_or_null(bias), relu};
+                *largest.data<float>() =
+                    int8_matmul(isa, int8_matrix(a), int8_matrix(b), epilogue, out.data<float>(), threads);
+            },
+            nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(),
+            nb::arg(), nogil)
+        .def(
             "spmm_copy_u",
             [](const InstructionSet &isa, Tensor indptr, Tensor indices, Tensor x, Optional scale,
                Optional row_scale, Tensor out, Tensor absmax, int threads) {
@@ -133,7 +184,7 @@ NB_MODULE(_native, module) {
                     with_elements(x, [&](auto *elements) {
                         *absmax.data<float>() =
                             copy_u(isa, graph, elements, x.size(0), x.size(1), number(scale),
-                                   row_scale ? row_scale->data<float>() : nullptr, out.data<float>(), threads);
+                                   floats_or_null(row_scale), out.data<float>(), threads);
                     });
                 });
             },

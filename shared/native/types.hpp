@@ -127,6 +127,59 @@ struct GraphKernels : CopyU<Index, int8_t>,
                       EdgeSum<Index, float>,
                       EdgeAttention<Index> {};
 
+// Floats in row-major order with what is done to them before they are quantised. Pointers are null
+// where there is nothing to do.
+struct Floats {
+    const float *data;
+    int64_t columns;
+    const float *row_scale;
+    // Elements count as zero where these, of one type or the other, are not positive.
+    const float *positive_floats;
+    const int8_t *positive_bytes;
+};
+
+// How floats become integers: x * factor, rounded at random with the hash of each element's index
+// and the keys, or to nearest.
+struct Rounding {
+    float factor;
+    int levels;
+    bool at_random;
+    uint32_t keys[2];
+};
+
+// A strided matrix of int8; element (i, j) lies at data[i * row_stride + j * column_stride].
+struct Int8Matrix {
+    const int8_t *data;
+    int64_t rows, columns, row_stride, column_stride;
+};
+
+// What becomes of a sum of products: relu(sum * scale * row_scale + bias). Pointers may be null.
+struct Epilogue {
+    float scale;
+    const float *row_scale, *bias;
+    bool relu;
+};
+
+// Products of int8 matrices by tiles of the result. Operands are packed into steps of `group` numbers
+// along the sum, of `operand_bytes` each.
+struct Int8Kernels {
+    int group, operand_bytes, tile_rows, tile_columns, rows_at_once;
+
+    // The panels [begin, end) of tile_columns columns of b, each steps * tile_columns * group operands.
+    void (*pack_columns)(Int8Matrix b, int64_t begin, int64_t end, void *panels);
+    // Rows [begin, end) of the product with the packed columns; `rows` has room for tile_rows packed rows.
+    // Returns the key of the largest magnitude.
+    uint32_t (*product)(Int8Matrix a, const void *panels, int64_t begin, int64_t end, void *rows, Epilogue epilogue,
+                        float *out, int64_t columns);
+    // sums += a[:, begin:end] @ b[begin:end], `block` terms at a time. `rows`, `columns` and `row_sums`
+    // have room for all rows of a, in multiples of rows_at_once, and all panels of b over a block.
+    void (*accumulate)(Int8Matrix a, Int8Matrix b, int64_t begin, int64_t end, int64_t block, void *rows,
+                       void *columns, int32_t *row_sums, int64_t *sums);
+    // The rows [begin, end) of the sums through the epilogue; returns the key of the largest magnitude.
+    uint32_t (*finish)(const int64_t *sums, int64_t begin, int64_t end, Epilogue epilogue, float *out,
+                       int64_t columns);
+};
+
 struct InstructionSet {
     const char *name;
     bool (*supported)();
@@ -149,12 +202,19 @@ struct InstructionSet {
     // keep[i] = key > threshold, or key == threshold while ties last.
     void (*keep_above)(const float *x, int64_t begin, int64_t end, uint32_t threshold, int64_t ties, bool *keep);
     void (*group_norms)(const float *x, int64_t columns, int64_t begin, int64_t end, float *norms);
+
+    // Of the elements of the range; a largest magnitude is returned as a key, see generic/magnitude.hpp.
+    uint32_t (*absmax)(Floats x, int64_t begin, int64_t end);
+    void (*quantize)(Floats x, Rounding rounding, int64_t begin, int64_t end, int8_t *quantized);
+
+    Int8Kernels int8;
 };
 
 extern const InstructionSet portable;
 #if defined(TENFOLD_X86)
 extern const InstructionSet avx2;
 extern const InstructionSet avx512;
+extern const InstructionSet avx512_vnni;
 #endif
 
 }  // namespace tenfold

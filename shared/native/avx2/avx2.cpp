@@ -34,6 +34,21 @@ struct Simd : Integers {
             for (int j = 0; j < width; j += 4)
                 transpose_quad(from + i * from_stride + j, from_stride, to + j * to_stride + i, to_stride);
     }
+
+    using Operand = int16_t;
+    static constexpr int group = 2;
+    static constexpr int offset = 0;
+    static constexpr int tile_vectors = 2;
+
+    static Int int_zero() { return _mm256_setzero_si256(); }
+    static Int load_operands(const void *p) { return _mm256_loadu_si256(static_cast<const __m256i *>(p)); }
+    static Int broadcast_group(const void *p) {
+        int32_t group;
+        __builtin_memcpy(&group, p, sizeof group);
+        return _mm256_set1_epi32(group);
+    }
+    static Int dot(Int sums, Int columns, Int row) { return _mm256_add_epi32(sums, _mm256_madd_epi16(columns, row)); }
+    static void store_int(int32_t *p, Int x) { _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), x); }
 };
 
 bool supported() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }

@@ -5,7 +5,6 @@ struct Integers {
     using Int = __m512i;
 
     static Short zero_shorts() { return _mm512_setzero_si512(); }
-    static Int zero_ints() { return _mm512_setzero_si512(); }
     static Short broadcast_pair(int8_t even, int8_t odd) {
         return _mm512_set1_epi32(int(uint32_t(uint16_t(odd)) << 16 | uint16_t(even)));
     }
@@ -19,7 +18,7 @@ struct Integers {
     }
     static Short first_of(Short x, int count) { return _mm512_maskz_mov_epi16((1u << count) - 1, x); }
     static Short add(Short a, Short b) { return _mm512_add_epi16(a, b); }
-    static Int dot(Short a, Short b, Int sum) {
+    static Int dot_pairs(Short a, Short b, Int sum) {
 #if defined(__AVX512VNNI__)
         return _mm512_dpwssd_epi32(sum, a, b);
 #else
@@ -39,7 +38,6 @@ struct Integers {
         return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p))));
     }
     static void store(int16_t *p, Short x) { _mm512_storeu_si512(p, x); }
-    static void store(int32_t *p, Int x) { _mm512_storeu_si512(p, x); }
     static void store_floats(float *p, Short x) {
         _mm512_storeu_ps(p, to_float(_mm512_cvtepi16_epi32(_mm512_castsi512_si256(x))));
         _mm512_storeu_ps(p + 16, to_float(_mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64(x, 1))));

@@ -36,14 +36,12 @@ inline int tile_vectors(int64_t left, int64_t lanes) {
         default: function<S, 8>(__VA_ARGS__); break;      \
     }
 
-// out = factor * tile; returns the bits of the largest magnitude met so far.
+// out = factor * tile; returns the key of the largest magnitude met so far.
 inline int32_t scale_tile(const float *tile, int64_t count, float factor, float *out, int32_t largest) {
     for (int64_t k = 0; k < count; ++k) {
         out[k] = tile[k] * factor;
-        int32_t bits;
-        __builtin_memcpy(&bits, out + k, sizeof bits);
-        bits &= 0x7fffffff;
-        largest = bits > largest ? bits : largest;
+        const int32_t key = magnitude_key(out[k]);
+        largest = key > largest ? key : largest;
     }
     return largest;
 }

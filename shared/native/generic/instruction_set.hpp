@@ -1,6 +1,7 @@
 // Fills the table of one instruction set. Included by each <name>/<name>.cpp inside an anonymous
 // namespace, after its `Simd`, so that every function below has internal linkage; see the README.
 
+#include "magnitude.hpp"
 #include "panel.hpp"
 #include "csr.hpp"
 #include "bsr.hpp"
@@ -9,6 +10,8 @@
 #include "spmm.hpp"
 #include "sddmm.hpp"
 #include "edges.hpp"
+#include "quantize.hpp"
+#include "int8_matmul.hpp"
 
 // Calls f<vectors> for the number of vectors a panel is wide: 1, 2 or 4.
 #define TENFOLD_BY_VECTORS(vectors, function, ...)          \
@@ -84,5 +87,8 @@ constexpr InstructionSet instruction_set(const char *name, bool (*supported)()) 
             count_digits,
             count_equal,
             keep_above,
-            group_norms};
+            group_norms,
+            absmax,
+            quantize,
+            int8_kernels<Simd>()};
 }

@@ -88,7 +88,7 @@ void weighted_tile(Graph<Index> graph, Rows<X> x, const E *e, int64_t heads, int
 template <class S, int vectors, class Index>
 void add_products(Graph<Index> graph, Rows<int8_t> x, const int8_t *e, int64_t heads, int64_t h, int64_t begin,
                   int64_t end, int64_t first, typename S::Int (&sums)[vectors]) {
-    for (int v = 0; v < vectors; ++v) sums[v] = S::zero_ints();
+    for (int v = 0; v < vectors; ++v) sums[v] = S::int_zero();
     for (int64_t p = begin; p < end; p += 2) {
         const bool pair = p + 1 < end;
         prefetch(graph, x, p, first, vectors * S::width);
@@ -98,7 +98,7 @@ void add_products(Graph<Index> graph, Rows<int8_t> x, const int8_t *e, int64_t h
         const typename S::Short weights = S::broadcast_pair(
             e[edge_of(graph, p) * heads + h], pair ? e[edge_of(graph, p + 1) * heads + h] : int8_t(0));
         for (int v = 0; v < vectors; ++v)
-            sums[v] = S::dot(S::interleave(row0 + v * S::width, row1 + v * S::width), weights, sums[v]);
+            sums[v] = S::dot_pairs(S::interleave(row0 + v * S::width, row1 + v * S::width), weights, sums[v]);
     }
 }
 
@@ -116,7 +116,7 @@ void weighted_tile(Graph<Index> graph, Rows<int8_t> x, const int8_t *e, int64_t 
     for (int64_t p = begin; p < end; p += products_in_int) {
         const int64_t stop = end - p < products_in_int ? end : p + products_in_int;
         add_products<S, vectors>(graph, x, e, heads, h, p, stop, first, sums);
-        for (int v = 0; v < vectors; ++v) S::store(part + v * S::width, sums[v]);
+        for (int v = 0; v < vectors; ++v) S::store_int(part + v * S::width, sums[v]);
         for (int k = 0; k < vectors * S::width; ++k) totals[k] += part[k];
     }
     for (int k = 0; k < vectors * S::width; ++k) tile[k] = float(totals[k]);

@@ -6,7 +6,6 @@ struct Integers {
     typedef int32_t Int __attribute__((vector_size(16)));
 
     static Short zero_shorts() { return Short{}; }
-    static Int zero_ints() { return Int{}; }
     static Short broadcast_pair(int8_t even, int8_t odd) { return Short{even, odd, even, odd, even, odd, even, odd}; }
     static Short widen(const int8_t *p) {
         Bytes x;
@@ -21,14 +20,13 @@ struct Integers {
         return x & (place < int16_t(count));
     }
     static Short add(Short a, Short b) { return a + b; }
-    static Int dot(Short a, Short b, Int sum) { return sum + evens(a) * evens(b) + odds(a) * odds(b); }
+    static Int dot_pairs(Short a, Short b, Int sum) { return sum + evens(a) * evens(b) + odds(a) * odds(b); }
     static void sum_each(const Int (&x)[4], int32_t (&sums)[4]) {
         for (int r = 0; r < 4; ++r) sums[r] = x[r][0] + x[r][1] + x[r][2] + x[r][3];
     }
     static Float to_float(Int x) { return __builtin_convertvector(x, Float); }
     static Float load(const int8_t *p) { return Float{float(p[0]), float(p[1]), float(p[2]), float(p[3])}; }
     static void store(int16_t *p, Short x) { __builtin_memcpy(p, &x, sizeof x); }
-    static void store(int32_t *p, Int x) { __builtin_memcpy(p, &x, sizeof x); }
     static void store_floats(float *p, Short x) {
         for (int lane = 0; lane < 8; ++lane) p[lane] = x[lane];
     }

@@ -33,6 +33,28 @@ struct Simd : Integers {
         for (int i = 0; i < width; ++i)
             for (int j = 0; j < width; ++j) to[j * to_stride + i] = from[i * from_stride + j];
     }
+
+    using Operand = int16_t;
+    static constexpr int group = 2;
+    static constexpr int offset = 0;
+    static constexpr int tile_vectors = 2;
+
+    static Int int_zero() { return Int{}; }
+    static Int load_operands(const void *p) {
+        Int x;
+        __builtin_memcpy(&x, p, sizeof x);
+        return x;
+    }
+    static Int broadcast_group(const void *p) {
+        int32_t group;
+        __builtin_memcpy(&group, p, sizeof group);
+        return Int{group, group, group, group};
+    }
+    static Int dot(Int sums, Int columns, Int row) {
+        // The low and the high half of each lane, sign-extended.
+        return sums + (columns << 16 >> 16) * (row << 16 >> 16) + (columns >> 16) * (row >> 16);
+    }
+    static void store_int(int32_t *p, Int x) { __builtin_memcpy(p, &x, sizeof x); }
 };
 
 bool supported() { return true; }

@@ -16,7 +16,7 @@ are the most that fit; 131,071 of -128 by -128).
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 
@@ -24,6 +24,9 @@ from tenfold.errors import SettingError
 from tenfold.kernels._checks import check_scale, check_vector
 from tenfold.kernels._registry import Operator
 from tenfold.kernels._selection import choose
+
+if TYPE_CHECKING:
+    from tenfold.kernels._native import InstructionSet
 
 Product: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 
@@ -131,3 +134,31 @@ def _reference(
     if relu:
         out = out.relu()
     return out, out.abs().amax() if out.numel() else out.new_zeros(())
+
+
+@_operator.implementation("native")
+def _native(
+    instruction_set: InstructionSet,
+    a: torch.Tensor,
+    b: torch.Tensor,
+    scale: torch.Tensor,
+    transpose_a: bool,
+    transpose_b: bool,
+    row_scale: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    relu: bool,
+) -> Product:
+    left, right = a.mT if transpose_a else a, b.mT if transpose_b else b
+    out, largest = scale.new_empty((left.shape[0], right.shape[1])), scale.new_empty(())
+    instruction_set.int8_matmul(
+        left,
+        right,
+        scale,
+        None if row_scale is None else row_scale.contiguous(),
+        None if bias is None else bias.contiguous(),
+        relu,
+        out,
+        largest,
+        torch.get_num_threads(),
+    )
+    return out, largest

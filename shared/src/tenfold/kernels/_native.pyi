@@ -14,6 +14,36 @@ class InstructionSet:
     ) -> None: ...
     def topk_mask(self, scores: Tensor, keep: int, mask: Tensor, threads: int, /) -> bool: ...
     def group_norms(self, groups: Tensor, norms: Tensor, threads: int, /) -> None: ...
+    def absmax(
+        self, x: Tensor, row_scale: Tensor | None, positive: Tensor | None, out: Tensor, threads: int, /
+    ) -> None: ...
+    def quantize(
+        self,
+        x: Tensor,
+        scale: Tensor,
+        levels: int,
+        at_random: bool,
+        key: int,
+        second_key: int,
+        row_scale: Tensor | None,
+        positive: Tensor | None,
+        out: Tensor,
+        threads: int,
+        /,
+    ) -> None: ...
+    def int8_matmul(
+        self,
+        a: Tensor,
+        b: Tensor,
+        scale: Tensor,
+        row_scale: Tensor | None,
+        bias: Tensor | None,
+        relu: bool,
+        out: Tensor,
+        absmax: Tensor,
+        threads: int,
+        /,
+    ) -> None: ...
     def spmm_copy_u(
         self,
         indptr: Tensor,

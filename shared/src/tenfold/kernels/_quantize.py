@@ -15,12 +15,17 @@ node's degree) and the mask of a ReLU whose gradient is quantised.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
 from tenfold.errors import SettingError
 from tenfold.kernels._checks import check_scale, check_vector
 from tenfold.kernels._registry import Operator
 from tenfold.kernels._selection import choose
+
+if TYPE_CHECKING:
+    from tenfold.kernels._native import InstructionSet
 
 
 def absmax(
@@ -199,6 +204,55 @@ def _reference_quantize(
     below = x.floor()
     uniform = (hash_of(torch.arange(x.numel(), device=x.device), keys) >> 8).float() * 2.0**-24
     return (below + (uniform.view(x.shape) < x - below)).to(torch.int8)
+
+
+@_absmax.implementation("native")
+def _native_absmax(
+    instruction_set: InstructionSet,
+    x: torch.Tensor,
+    row_scale: torch.Tensor | None,
+    positive: torch.Tensor | None,
+) -> torch.Tensor:
+    out = x.new_empty(())
+    instruction_set.absmax(
+        x.contiguous(), _contiguous(row_scale), _bytes(positive), out, torch.get_num_threads()
+    )
+    return out
+
+
+@_quantize.implementation("native")
+def _native_quantize(
+    instruction_set: InstructionSet,
+    x: torch.Tensor,
+    scale: torch.Tensor,
+    levels: int,
+    keys: tuple[int, int] | None,
+    row_scale: torch.Tensor | None,
+    positive: torch.Tensor | None,
+) -> torch.Tensor:
+    out = torch.empty(x.shape, dtype=torch.int8)
+    instruction_set.quantize(
+        x.contiguous(),
+        scale,
+        levels,
+        keys is not None,
+        *(keys or (0, 0)),
+        _contiguous(row_scale),
+        _bytes(positive),
+        out,
+        torch.get_num_threads(),
+    )
+    return out
+
+
+def _contiguous(tensor: torch.Tensor | None) -> torch.Tensor | None:
+    return None if tensor is None else tensor.contiguous()
+
+
+def _bytes(mask: torch.Tensor | None) -> torch.Tensor | None:
+    if mask is None:
+        return None
+    return (mask.view(torch.int8) if mask.dtype is torch.bool else mask.detach()).contiguous()
 
 
 def _column(row_scale: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
