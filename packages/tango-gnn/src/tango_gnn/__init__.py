@@ -10,6 +10,7 @@ torch.Size([3, 4])
 
 from tango_gnn import nn, ops
 from tango_gnn._bits import choose_bits
+from tango_gnn._convert import convert, revert
 from tango_gnn._graph import Graph
 from tango_gnn._policy import Policy
 from tango_gnn._quantized import QuantizedTensor, quantize, relative_error
@@ -23,10 +24,12 @@ __all__ = [
     "QuantizedTensor",
     "__version__",
     "choose_bits",
+    "convert",
     "nn",
     "ops",
     "quantize",
     "quantized_layers",
     "relative_error",
+    "revert",
     "set_policy",
 ]

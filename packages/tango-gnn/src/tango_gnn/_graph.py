@@ -174,27 +174,30 @@ class Graph:
         return bool((self.in_degrees == 0).any())
 
     @cached_property
-    def _powers(self) -> dict[tuple[str, float], torch.Tensor]:
+    def _powers(self) -> dict[tuple[str, float, float], torch.Tensor]:
         return {}
 
-    def degree_power(self, side: str, exponent: float) -> torch.Tensor:
-        """Return degrees, at least 1, to a power: the norm of a layer, as float32.
+    def degree_power(self, side: str, exponent: float, *, empty: float = 1.0) -> torch.Tensor:
+        """Return degrees to a power: the norm of a layer, as float32.
 
         Parameters
         ----------
         side : {"in", "out"}
             Of the destinations' in-edges, or of the sources' out-edges.
         exponent : float
+        empty : float
+            What a node without such edges has.
 
         Returns
         -------
         Tensor, shape (destinations,) or (sources,), float32
             The same tensor in every call.
         """
-        if (side, exponent) not in self._powers:
-            degrees = self.in_degrees if side == "in" else self.out_degrees
-            self._powers[side, exponent] = degrees.clamp(min=1).float().pow(exponent)
-        return self._powers[side, exponent]
+        key = side, exponent, empty
+        if key not in self._powers:
+            degrees = (self.in_degrees if side == "in" else self.out_degrees).float()
+            self._powers[key] = torch.where(degrees == 0, empty, degrees.pow(exponent))
+        return self._powers[key]
 
     @property
     def device(self) -> torch.device:

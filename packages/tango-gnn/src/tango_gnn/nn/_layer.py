@@ -32,7 +32,12 @@ class QuantizedLayer(nn.Module):
         May be replaced at any time.
     chosen_bits : int or None
         Width that ``bits="auto"`` took in the layer's first step of training.
+    replaces : tuple of Module
+        The layer of DGL or PyG that `tango_gnn.convert` put this one in the place of.
     """
+
+    # A tuple hides the layer from torch, which would list its parameters a second time.
+    replaces: tuple[nn.Module, ...] = ()
 
     def __init__(self, policy: Policy) -> None:
         super().__init__()
