@@ -20,8 +20,11 @@ namespace {
 
 std::vector<const InstructionSet *> instruction_sets() {
     std::vector<const InstructionSet *> all{
+#if defined(TENFOLD_AMX)
+        &amx,
+#endif
 #if defined(TENFOLD_X86)
-        &amx, &avx512_vnni, &avx512, &avx2,
+        &avx512_vnni, &avx512, &avx2,
 #endif
         &portable};
     std::vector<const InstructionSet *> here;

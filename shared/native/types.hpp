@@ -215,6 +215,8 @@ extern const InstructionSet portable;
 extern const InstructionSet avx2;
 extern const InstructionSet avx512;
 extern const InstructionSet avx512_vnni;
+#endif
+#if defined(TENFOLD_AMX)
 extern const InstructionSet amx;
 #endif
 

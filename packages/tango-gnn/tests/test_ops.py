@@ -401,3 +401,24 @@ def test_features_are_scored_head_by_head(policy: Policy) -> None:
     assert ((found[2] - expected[2]).abs() <= step * dy.abs().sum(0)[:, :, None] + 1e-3).all()
     with pytest.raises(SettingError, match="the same heads and width"):
         ops.head_dot(f, vectors[:, :2], policy=policy)
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("policy", [Policy.off(), NEAREST, replace(NEAREST, reuse=False)], ids=str)
+def test_a_convolution_is_a_linear_layer_of_a_sum(policy: Policy, relu: bool) -> None:
+    graph, (x,) = make(CASES["copy_u_sum"], (40, 30, 1, 9, 1, 25), 0)
+    _, (_, weight, bias) = make(CASES["linear"], (40, 30, 1, 9, 7, 25), 0)
+    scales = {"source_scale": torch.rand(40) + 0.1, "destination_scale": torch.rand(30) + 0.1}
+
+    def apart(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        z = ops.copy_u_sum(graph, x, policy=policy, **scales)
+        return ops.linear(z, weight, bias, policy=policy, relu=relu)
+
+    dy = torch.randn(30, 7)
+    at_once = partial(ops.convolution, graph, policy=policy, relu=relu, **scales)
+    found, expected = run(at_once, (x, weight, bias), dy), run(apart, (x, weight, bias), dy)
+    assert torch.equal(found[0], expected[0])
+    for one, other in zip(found[2:], expected[2:], strict=True):
+        torch.testing.assert_close(one, other)
+    # The norm of destinations is applied before or after the rounding of the gradient.
+    assert (found[1] - expected[1]).norm() <= 0.02 * expected[1].norm()

@@ -69,6 +69,15 @@ def test_a_tensor_that_was_changed_is_quantised_anew(quantised: list) -> None:
     assert len(quantised) == 5
 
 
+def test_one_norm_is_remembered_at_a_time(quantised: list) -> None:
+    x = torch.randn(4, 3)
+    norms = torch.ones(4), torch.full((4,), 2.0)
+    values = [quantize(x, NEAREST, row_scale=norms[i]).dequantize() for i in (0, 0, 1, 1, 0)]
+    assert len(quantised) == 3
+    torch.testing.assert_close(values[2], 2 * values[0])
+    assert torch.equal(values[4], values[0])
+
+
 def test_scales_come_from_the_operators_that_made_the_tensors(searched: list) -> None:
     graph = ring(7)
     x = torch.randn(7, 4, requires_grad=True)

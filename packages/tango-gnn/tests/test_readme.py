@@ -1,6 +1,7 @@
 """The README's code works as pasted, and its lists are complete."""
 
 import dataclasses
+import difflib
 import re
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,21 @@ def test_the_code_trains_a_network_that_knows_digits() -> None:
     assert right > 0.9
     assert [names["hidden"].bits, names["last"].bits] == [8, 32]
     exec(compile(BLOCKS[1], str(README), "exec"), names)
-    assert names["graph"].edges == 3
+    assert names["small"].edges == 3
     exec(compile(BLOCKS[2], str(README), "exec"), names)
     assert names["result"].shape == (len(names["batch"].seeds), 10)
+
+
+def test_two_lines_are_what_the_scripts_differ_in() -> None:
+    (difference,) = re.findall(r"```diff\n(.*?)```", TEXT, re.DOTALL)
+    shown = [line for line in difference.splitlines() if line[0] in "+-"]
+    examples = README.parent / "examples"
+    scripts = [
+        (examples / name).read_text("utf-8") for name in ("dgl_gat_script.py", "dgl_gat_int8_script.py")
+    ]
+    lines = difflib.unified_diff(*(script.splitlines() for script in scripts), lineterm="", n=0)
+    changed = [line for line in lines if line[0] in "+-" and line[:3] not in ("+++", "---") and line[1:]]
+    assert changed == shown
 
 
 def test_every_rule_is_in_the_table() -> None:

@@ -1,4 +1,4 @@
-// AVX-512 with AMX: one instruction multiplies tiles of 16 x 64 and 64 x 16 bytes.
+// AVX-512 with VNNI and AMX: one instruction multiplies tiles of 16 x 64 and 64 x 16 bytes.
 #include <immintrin.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -82,7 +82,8 @@ bool may_use_tiles() {
 bool supported() {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-int8") && may_use_tiles();
+           __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("amx-tile") &&
+           __builtin_cpu_supports("amx-int8") && may_use_tiles();
 }
 
 #include "../generic/instruction_set.hpp"

@@ -1,23 +1,69 @@
-// Sums and softmax over the in-edges of each node.
+// Values of edges: of their ends' values, their sums and their softmax over the in-edges of each node.
 
 // Heads whose sums are kept at once.
 constexpr int64_t most_heads = 16;
 
-inline int64_t exact_sum(int8_t) { return 0; }
-inline float exact_sum(float) { return 0.0f; }
+// What sums of a type are kept in.
+inline int64_t exact_sum(int8_t);
+inline float exact_sum(float);
 
-template <class Index, class E>
-void edge_sum(Graph<Index> graph, const E *e, int64_t heads, int64_t begin, int64_t end, float scale, float *out) {
+// Calls function<heads> for the usual numbers of heads, so that the compiler unrolls loops over them,
+// and function<0> for any other.
+#define TENFOLD_BY_HEADS(heads, function, ...)           \
+    switch (heads) {                                     \
+        case 1: return function<1>(__VA_ARGS__);         \
+        case 2: return function<2>(__VA_ARGS__);         \
+        case 4: return function<4>(__VA_ARGS__);         \
+        case 8: return function<8>(__VA_ARGS__);         \
+        default: return function<0>(__VA_ARGS__);        \
+    }
+
+// Calls function(first head, count) for heads whose sums are kept at once.
+template <int fixed, class Function>
+void by_heads(int64_t heads, Function function) {
+    if (fixed) return function(0, fixed);
+    for (int64_t first = 0; first < heads; first += most_heads)
+        function(first, heads - first < most_heads ? heads - first : most_heads);
+}
+
+template <int fixed, class Index, class U, class V>
+void u_add_v_of(Graph<Index> graph, const U *u, const V *v, int64_t any, int64_t begin, int64_t end, float u_scale,
+                float v_scale, float *out) {
+    const int64_t heads = fixed ? fixed : any;
     for (int64_t i = begin; i < end; ++i)
-        for (int64_t first = 0; first < heads; first += most_heads) {
-            const int64_t count = heads - first < most_heads ? heads - first : most_heads;
+        for (int64_t p = graph.indptr[i]; p < graph.indptr[i + 1]; ++p) {
+            const U *source = u + graph.indices[p] * heads;
+            const V *destination = v + i * heads;
+            float *target = out + edge_of(graph, p) * heads;
+            for (int64_t h = 0; h < heads; ++h)
+                target[h] = float(source[h]) * u_scale + float(destination[h]) * v_scale;
+        }
+}
+
+template <class Index, class U, class V>
+void u_add_v(Graph<Index> graph, const U *u, const V *v, int64_t heads, int64_t begin, int64_t end, float u_scale,
+             float v_scale, float *out) {
+    TENFOLD_BY_HEADS(heads, u_add_v_of, graph, u, v, heads, begin, end, u_scale, v_scale, out);
+}
+
+template <int fixed, class Index, class E>
+void edge_sum_of(Graph<Index> graph, const E *e, int64_t any, int64_t begin, int64_t end, float scale, float *out) {
+    const int64_t heads = fixed ? fixed : any;
+    for (int64_t i = begin; i < end; ++i)
+        by_heads<fixed>(heads, [&](int64_t first, int64_t count) {
             decltype(exact_sum(E())) sums[most_heads] = {};
             for (int64_t p = graph.indptr[i]; p < graph.indptr[i + 1]; ++p) {
+                if (graph.edge_ids) __builtin_prefetch(e + edge_of(graph, entry_ahead(graph, p)) * heads + first);
                 const E *values = e + edge_of(graph, p) * heads + first;
                 for (int64_t h = 0; h < count; ++h) sums[h] += values[h];
             }
             for (int64_t h = 0; h < count; ++h) out[i * heads + first + h] = float(sums[h]) * scale;
-        }
+        });
+}
+
+template <class Index, class E>
+void edge_sum(Graph<Index> graph, const E *e, int64_t heads, int64_t begin, int64_t end, float scale, float *out) {
+    TENFOLD_BY_HEADS(heads, edge_sum_of, graph, e, heads, begin, end, scale, out);
 }
 
 // exp(x) for x <= 0 or NaN, without a branch, so that loops over it become vectors. With n the integer
@@ -45,65 +91,99 @@ inline float exp_of_negative(float x) {
     return x >= lowest ? power : x < lowest ? 0.0f : x;
 }
 
+// Entries of a row whose values lie side by side in a buffer, for loops that become whole vectors and,
+// unlike one over a few heads, no branches, which would be mispredicted every other time.
+constexpr int64_t buffered = 32;
+
+// buffer = u + v for the entries from `begin`.
 template <class Index>
-float score(Graph<Index> graph, const float *u, const float *v, int64_t heads, int64_t row, int64_t entry,
-            int64_t h) {
-    return u[graph.indices[entry] * heads + h] + v[row * heads + h];
+void add_ends(Graph<Index> graph, const float *u, const float *v, int64_t heads, int64_t count, int64_t row,
+              int64_t begin, int64_t members, float *buffer) {
+    for (int64_t k = 0; k < members; ++k) {
+        __builtin_prefetch(u + graph.indices[entry_ahead(graph, begin + k)] * heads);
+        const float *source = u + graph.indices[begin + k] * heads;
+        for (int64_t h = 0; h < count; ++h) buffer[k * count + h] = source[h] + v[row * heads + h];
+    }
+}
+
+template <int fixed, class Index>
+void attention_of(Graph<Index> graph, const float *u, const float *v, int64_t any, float slope, int64_t begin,
+                  int64_t end, float *out) {
+    const int64_t heads = fixed ? fixed : any;
+    for (int64_t i = begin; i < end; ++i)
+        by_heads<fixed>(heads, [&](int64_t first, int64_t count) {
+            const int64_t last = graph.indptr[i + 1];
+            float largest[most_heads], sums[most_heads] = {}, buffer[buffered * most_heads];
+            for (int64_t h = 0; h < count; ++h) largest[h] = -__builtin_inff();
+            for (int64_t p = graph.indptr[i]; p < last; p += buffered) {
+                const int64_t members = last - p < buffered ? last - p : buffered;
+                float *targets = out + p * heads + first;
+                add_ends(graph, u + first, v + first, heads, count, i, p, members, buffer);
+                for (int64_t k = 0; k < members * count; ++k)
+                    buffer[k] = buffer[k] > 0.0f ? buffer[k] : slope * buffer[k];
+                for (int64_t k = 0; k < members; ++k)
+                    for (int64_t h = 0; h < count; ++h) {
+                        const float score = buffer[k * count + h];
+                        largest[h] = score > largest[h] ? score : largest[h];
+                        targets[k * heads + h] = score;
+                    }
+            }
+            for (int64_t p = graph.indptr[i]; p < last; p += buffered) {
+                const int64_t members = last - p < buffered ? last - p : buffered;
+                float *targets = out + p * heads + first;
+                for (int64_t k = 0; k < members; ++k)
+                    for (int64_t h = 0; h < count; ++h) buffer[k * count + h] = targets[k * heads + h] - largest[h];
+                for (int64_t k = 0; k < members * count; ++k) buffer[k] = exp_of_negative(buffer[k]);
+                for (int64_t k = 0; k < members; ++k)
+                    for (int64_t h = 0; h < count; ++h) {
+                        sums[h] += buffer[k * count + h];
+                        targets[k * heads + h] = buffer[k * count + h];
+                    }
+            }
+            for (int64_t h = 0; h < count; ++h) sums[h] = 1.0f / sums[h];
+            for (int64_t p = graph.indptr[i]; p < last; ++p)
+                for (int64_t h = 0; h < count; ++h) out[p * heads + first + h] *= sums[h];
+        });
 }
 
 template <class Index>
 void attention(Graph<Index> graph, const float *u, const float *v, int64_t heads, float slope, int64_t begin,
                int64_t end, float *out) {
-    constexpr int64_t buffered = 32;
+    TENFOLD_BY_HEADS(heads, attention_of, graph, u, v, heads, slope, begin, end, out);
+}
+
+template <int fixed, class Index>
+void attention_backward_of(Graph<Index> graph, const float *u, const float *v, const float *attention,
+                           const float *gradient, int64_t any, float slope, int64_t begin, int64_t end,
+                           float *d_score, float *d_v) {
+    const int64_t heads = fixed ? fixed : any;
     for (int64_t i = begin; i < end; ++i)
-        for (int64_t first = 0; first < heads; first += most_heads) {
-            const int64_t count = heads - first < most_heads ? heads - first : most_heads;
-            const int64_t entries_begin = graph.indptr[i], entries_end = graph.indptr[i + 1];
-            float largest[most_heads], sums[most_heads] = {}, buffer[buffered * most_heads];
-            for (int64_t h = 0; h < count; ++h) largest[h] = -__builtin_inff();
-            for (int64_t p = entries_begin; p < entries_end; ++p)
-                for (int64_t h = 0; h < count; ++h) {
-                    const float z = score(graph, u, v, heads, i, p, first + h);
-                    const float s = z > 0.0f ? z : slope * z;
-                    largest[h] = s > largest[h] ? s : largest[h];
-                    out[p * heads + first + h] = s;
-                }
-            for (int64_t p = entries_begin; p < entries_end; p += buffered) {
-                const int64_t members = entries_end - p < buffered ? entries_end - p : buffered;
-                for (int64_t k = 0; k < members; ++k)
-                    for (int64_t h = 0; h < count; ++h)
-                        buffer[k * count + h] = out[(p + k) * heads + first + h] - largest[h];
-                for (int64_t k = 0; k < members * count; ++k) buffer[k] = exp_of_negative(buffer[k]);
+        by_heads<fixed>(heads, [&](int64_t first, int64_t count) {
+            const int64_t last = graph.indptr[i + 1];
+            float means[most_heads] = {}, sums[most_heads] = {}, buffer[buffered * most_heads];
+            for (int64_t p = graph.indptr[i]; p < last; ++p)
+                for (int64_t h = 0; h < count; ++h)
+                    means[h] += attention[p * heads + first + h] * gradient[p * heads + first + h];
+            for (int64_t p = graph.indptr[i]; p < last; p += buffered) {
+                const int64_t members = last - p < buffered ? last - p : buffered;
+                add_ends(graph, u + first, v + first, heads, count, i, p, members, buffer);
+                for (int64_t k = 0; k < members * count; ++k) buffer[k] = buffer[k] > 0.0f ? 1.0f : slope;
                 for (int64_t k = 0; k < members; ++k)
                     for (int64_t h = 0; h < count; ++h) {
-                        sums[h] += buffer[k * count + h];
-                        out[(p + k) * heads + first + h] = buffer[k * count + h];
+                        const int64_t at = (p + k) * heads + first + h;
+                        const float d_z = attention[at] * (gradient[at] - means[h]) * buffer[k * count + h];
+                        d_score[at] = d_z;
+                        sums[h] += d_z;
                     }
             }
-            for (int64_t h = 0; h < count; ++h) sums[h] = 1.0f / sums[h];
-            for (int64_t p = entries_begin; p < entries_end; ++p)
-                for (int64_t h = 0; h < count; ++h) out[p * heads + first + h] *= sums[h];
-        }
+            for (int64_t h = 0; h < count; ++h) d_v[i * heads + first + h] = sums[h];
+        });
 }
 
 template <class Index>
 void attention_backward(Graph<Index> graph, const float *u, const float *v, const float *attention,
                         const float *gradient, int64_t heads, float slope, int64_t begin, int64_t end,
                         float *d_score, float *d_v) {
-    for (int64_t i = begin; i < end; ++i)
-        for (int64_t first = 0; first < heads; first += most_heads) {
-            const int64_t count = heads - first < most_heads ? heads - first : most_heads;
-            float means[most_heads] = {}, sums[most_heads] = {};
-            for (int64_t p = graph.indptr[i]; p < graph.indptr[i + 1]; ++p)
-                for (int64_t h = 0; h < count; ++h)
-                    means[h] += attention[p * heads + first + h] * gradient[p * heads + first + h];
-            for (int64_t p = graph.indptr[i]; p < graph.indptr[i + 1]; ++p)
-                for (int64_t h = 0; h < count; ++h) {
-                    const int64_t at = p * heads + first + h;
-                    const float factor = score(graph, u, v, heads, i, p, first + h) > 0.0f ? 1.0f : slope;
-                    d_score[at] = attention[at] * (gradient[at] - means[h]) * factor;
-                    sums[h] += d_score[at];
-                }
-            for (int64_t h = 0; h < count; ++h) d_v[i * heads + first + h] = sums[h];
-        }
+    TENFOLD_BY_HEADS(heads, attention_backward_of, graph, u, v, attention, gradient, heads, slope, begin, end,
+                     d_score, d_v);
 }

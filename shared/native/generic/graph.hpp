@@ -13,11 +13,15 @@ const Element *row_of(Rows<Element> x, Index row) {
 // Rows lie anywhere in memory: those of this many entries later are asked for now.
 constexpr int64_t ahead = 8;
 
+template <class Index>
+int64_t entry_ahead(Graph<Index> graph, int64_t entry) {
+    return entry + ahead < graph.entries ? entry + ahead : graph.entries - 1;
+}
+
 template <class Element, class Index>
 void prefetch(Graph<Index> graph, Rows<Element> x, int64_t entry, int64_t first, int64_t count) {
     constexpr int64_t line = 64 / sizeof(Element);
-    const int64_t later = entry + ahead < graph.entries ? entry + ahead : graph.entries - 1;
-    const Element *row = x.data + graph.indices[later] * x.stride + first;
+    const Element *row = x.data + graph.indices[entry_ahead(graph, entry)] * x.stride + first;
     for (int64_t k = 0; k < count; k += line) __builtin_prefetch(row + k);
 }
 

@@ -1,4 +1,4 @@
-// Values of edges from the features of their ends.
+// Inner products of the features of edges' ends.
 
 // Four sources against one destination: every vector of the destination is loaded once for all of them.
 constexpr int at_once = 4;
@@ -69,20 +69,6 @@ void u_dot_v(Graph<Index> graph, Rows<X> u, Rows<X> v, Heads size, int64_t begin
                     rows[r] += size.depth;
                 }
             }
-        }
-    }
-}
-
-template <class Index, class U, class V>
-void u_add_v(Graph<Index> graph, const U *u, const V *v, int64_t heads, int64_t begin, int64_t end, float u_scale,
-             float v_scale, float *out) {
-    for (int64_t i = begin; i < end; ++i) {
-        const V *destination = v + i * heads;
-        for (int64_t p = graph.indptr[i]; p < graph.indptr[i + 1]; ++p) {
-            const U *source = u + graph.indices[p] * heads;
-            float *target = out + edge_of(graph, p) * heads;
-            for (int64_t h = 0; h < heads; ++h)
-                target[h] = float(source[h]) * u_scale + float(destination[h]) * v_scale;
         }
     }
 }

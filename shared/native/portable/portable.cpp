@@ -56,8 +56,13 @@ struct Simd : Integers {
         return Int{group, group, group, group};
     }
     static Int dot(Int sums, Int columns, Int row) {
+#if defined(__SSE2__)
+        typedef int16_t Pairs __attribute__((vector_size(16)));
+        return sums + Int(__builtin_ia32_pmaddwd128(Pairs(columns), Pairs(row)));
+#else
         // The low and the high half of each lane, sign-extended.
         return sums + (columns << 16 >> 16) * (row << 16 >> 16) + (columns >> 16) * (row >> 16);
+#endif
     }
     static void store_int(int32_t *p, Int x) { __builtin_memcpy(p, &x, sizeof x); }
 };

@@ -77,12 +77,13 @@ def quantize(
     known = _recall(x) if policy.reuse else _Known()
     constant = policy.reuse and not x.requires_grad
     rounding = "nearest" if constant else policy.rounding
-    # The id of row_scale is not given to another tensor meanwhile: what is remembered holds it.
-    key = policy.bits, rounding, x.shape, x.stride(), None if row_scale is None else id(row_scale)
-    if key not in known.quantized:
+    key = policy.bits, rounding, x.shape, x.stride()
+    quantized, scaled_by = known.quantized.get(key, (None, None))
+    if quantized is None or scaled_by is not row_scale:
         peak = known.absmax if row_scale is None else None
         if peak is None:
             peak = kernels.absmax(x.contiguous(), row_scale=row_scale)
+        peak = _over_group(peak, policy)
         if name is not None and peak.is_cpu and not math.isfinite(peak):
             raise SettingError(
                 f"{name} with NaN or infinite values",
@@ -90,34 +91,47 @@ def quantize(
                 "Clean the data, or lower the learning rate.",
             )
         seed = None if constant else policy.seed()
-        known.quantized[key] = _round(x, peak, policy, seed, row_scale), row_scale
-    return known.quantized[key][0]
+        quantized = _round(x, peak, policy, seed, row_scale)
+        known.quantized[key] = quantized, row_scale
+    return quantized
 
 
-def quantize_gradient(
-    gradient: torch.Tensor,
+def quantize_once(
+    x: torch.Tensor,
     policy: Policy,
     *,
+    absmax: torch.Tensor | None = None,
     row_scale: torch.Tensor | None = None,
     positive: torch.Tensor | None = None,
 ) -> QuantizedTensor:
-    """Quantise a gradient, which is never remembered: one operator takes it, once.
+    """Quantise a tensor that one operator takes, once, as a gradient is: nothing is remembered.
 
     Parameters
     ----------
-    gradient : Tensor, float32
+    x : Tensor, float32
     policy : Policy
         Of a fixed width, below 32 bits.
+    absmax : Tensor, shape (), float32, optional
+        Largest magnitude of what is to be quantised, where the operator that made `x` knows it.
     row_scale : Tensor, shape (rows,), float32, optional
-        Quantise ``gradient * row_scale[:, None]``.
-    positive : Tensor, like `gradient`, optional
+        Quantise ``x * row_scale[:, None]``.
+    positive : Tensor, like `x`, optional
         Quantise zero where it is not positive: what a ReLU that returned `positive` lets through.
     """
-    peak = _recall(gradient).absmax if policy.reuse and row_scale is None and positive is None else None
-    if peak is None:
-        gradient = gradient.contiguous()
-        peak = kernels.absmax(gradient, row_scale=row_scale, positive=positive)
-    return _round(gradient, peak, policy, policy.seed(), row_scale, positive)
+    if absmax is None and policy.reuse and row_scale is None and positive is None:
+        absmax = _recall(x).absmax
+    if absmax is None:
+        x = x.contiguous()
+        absmax = kernels.absmax(x, row_scale=row_scale, positive=positive)
+    return _round(x, _over_group(absmax, policy), policy, policy.seed(), row_scale, positive)
+
+
+def _over_group(peak: torch.Tensor, policy: Policy) -> torch.Tensor:
+    if policy.group is None:
+        return peak
+    peak = peak.clone()
+    torch.distributed.all_reduce(peak, torch.distributed.ReduceOp.MAX, group=policy.group)
+    return peak
 
 
 def _round(
@@ -129,9 +143,6 @@ def _round(
     positive: torch.Tensor | None = None,
 ) -> QuantizedTensor:
     assert isinstance(policy.bits, int)
-    if policy.group is not None:
-        peak = peak.clone()
-        torch.distributed.all_reduce(peak, torch.distributed.ReduceOp.MAX, group=policy.group)
     levels = levels_of(policy.bits)
     scale = peak / levels
     values = kernels.quantize(

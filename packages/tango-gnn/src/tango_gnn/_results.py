@@ -70,12 +70,12 @@ def ablation_table(records: Sequence[Record]) -> Table:
 
 
 def cost_table(records: Sequence[Record]) -> Table:
-    """Tabulate what is kept for the backward pass, and the time of an epoch where it was measured."""
+    """Tabulate what float32 and int8 keep for the backward pass, and the time of an epoch where measured."""
     settings = records[0].settings
     timed = settings["timed"]
     rows = []
     for model in settings["models"]:
-        for arm in settings["arms"]:
+        for arm in ("fp32", "int8"):
             name = f"{model}/{arm}"
             row = [TITLES[model], ARM_TITLES[arm], f"{records[0].metrics[f'{name}/kept bytes'] / 2**20:.2f}"]
             if timed:
@@ -86,7 +86,7 @@ def cost_table(records: Sequence[Record]) -> Table:
 
 
 def plot(records: Sequence[Record], folder: Path) -> list[Path]:
-    """Plot the training loss of every arm, a picture a model."""
+    """Plot the training loss in float32 and in int8, a picture a model."""
     from tenfold.experiment import plots
 
     settings = records[0].settings
@@ -95,7 +95,7 @@ def plot(records: Sequence[Record], folder: Path) -> list[Path]:
             folder / f"{model}.png",
             {
                 ARM_TITLES[arm]: [record.history[f"{model}/{arm}/loss"] for record in records]
-                for arm in settings["arms"]
+                for arm in ("fp32", "int8")
             },
             title=f"{TITLES[model]}, {records[0].dataset}",
             x=f"mean over {settings['epochs'] / len(records[0].history[f'{model}/fp32/loss']):g} epochs",

@@ -1,8 +1,9 @@
 """Training of one network on one task, and what it costs.
 
-The whole graph is one batch. The figure of a training is the test score at the epoch of the best validation
-score, the last of equal ones. Both are measured with the network in evaluation mode, which computes with the
-training's widths and rounds to the nearest.
+The whole graph is one batch, and the learning rate falls to zero along a cosine. Scores are those of the last
+epoch: to choose an epoch by a validation score would add the noise of the choice to the difference of two
+trainings. They are measured with the network in evaluation mode, which computes with the training's widths
+and rounds to the nearest.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast: Adam over `epochs` steps."""
+    """How long and how fast: Adam over `epochs` steps, from `lr` down to 0."""
 
     epochs: int
     lr: float
@@ -62,7 +63,7 @@ class Outcome:
     losses : list of float
         Of every epoch.
     validation, test : float
-        Scores in percent, at the epoch of the best validation score.
+        Scores in percent, after the last epoch.
     kept_bytes : int
         What the first epoch's forward pass keeps for its backward pass, without the parameters, the
         features and the graph.
@@ -71,8 +72,8 @@ class Outcome:
     """
 
     losses: list[float] = field(default_factory=list)
-    validation: float = -math.inf
-    test: float = -math.inf
+    validation: float = 0.0
+    test: float = 0.0
     kept_bytes: int = 0
     seconds: list[float] = field(default_factory=list)
 
@@ -115,7 +116,7 @@ def link_task(data: LinkData, hidden: int) -> Task:
     return Task(data.graph, data.features, hidden, loss, scores)
 
 
-def train(network: nn.Module, task: Task, schedule: Schedule, seed: int) -> Outcome:
+def train(network: nn.Module, task: Task, how: Schedule, seed: int) -> Outcome:
     """Train a network.
 
     Parameters
@@ -123,7 +124,7 @@ def train(network: nn.Module, task: Task, schedule: Schedule, seed: int) -> Outc
     network : Module
         Called as ``network(graph, features)``.
     task : Task
-    schedule : Schedule
+    how : Schedule
     seed : int
         Of the dropout and of what the task draws: the same in networks of one architecture.
 
@@ -134,10 +135,11 @@ def train(network: nn.Module, task: Task, schedule: Schedule, seed: int) -> Outc
     """
     outcome = Outcome()
     generator = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.Adam(network.parameters(), lr=schedule.lr, weight_decay=schedule.weight_decay)
+    optimizer = torch.optim.Adam(network.parameters(), lr=how.lr, weight_decay=how.weight_decay)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, how.epochs))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for epoch in range(schedule.epochs):
+        for epoch in range(how.epochs):
             started = time.perf_counter()
             network.train()
             optimizer.zero_grad()
@@ -152,13 +154,12 @@ def train(network: nn.Module, task: Task, schedule: Schedule, seed: int) -> Outc
                 )
             loss.backward()
             optimizer.step()
+            schedule.step()
             outcome.seconds.append(time.perf_counter() - started)
             outcome.losses.append(value)
-            network.eval()
-            with torch.no_grad():
-                validation, test = task.scores(network(task.graph, task.features))
-            if validation >= outcome.validation:
-                outcome.validation, outcome.test = validation, test
+    network.eval()
+    with torch.no_grad():
+        outcome.validation, outcome.test = task.scores(network(task.graph, task.features))
     return outcome
 
 

@@ -161,7 +161,7 @@ def fit(model: str, arm: str, task: Task, settings: Settings, seed: int) -> tupl
 
 def _log(run: Run[Settings], name: str, outcome: Outcome, operations: Mapping[str, float]) -> None:
     for losses in np.array_split(outcome.losses, min(POINTS, len(outcome.losses))):
-        run.log(f"{name}/loss", float(f"{losses.mean():.4g}"))
+        run.log(f"{name}/loss", float(f"{losses.mean():.6g}"))
     run.log(f"{name}/validation", outcome.validation)
     run.log(f"{name}/test", outcome.test)
     run.log(f"{name}/kept bytes", outcome.kept_bytes)

@@ -52,7 +52,7 @@ class Task:
 
 
 def make_task(nodes: int, edges: int, seed: int) -> Task:
-    """make a power-law graph, and random features and labels: times do not depend on them."""
+    """Make a power-law graph, and random features and labels: times do not depend on them."""
     generator = torch.Generator().manual_seed(seed)
     graph = Graph.from_pyg(power_law(nodes, edges, seed=seed), nodes)
     return Task(

@@ -19,6 +19,7 @@ from tango_gnn.nn._layer import (
     Activation,
     Features,
     QuantizedLayer,
+    activate,
     check_in_degrees,
     pair_of,
     weights_of_edges,
@@ -194,8 +195,7 @@ class GATConv(QuantizedLayer):
             h += h_dst.unflatten(-1, heads)
         if self.bias is not None:
             h += self.bias.view(heads)
-        if self.activation is not None:
-            h = self.activation(h)
+        h = activate(self.activation, h)
         if get_attention:
             return h, graph.given(a).reshape(graph.edges, *h.shape[1:-1], 1)
         return h

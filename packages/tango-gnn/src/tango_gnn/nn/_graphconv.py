@@ -20,6 +20,7 @@ from tango_gnn.nn._layer import (
     Activation,
     Features,
     QuantizedLayer,
+    activate,
     check_in_degrees,
     is_relu,
     pair_of,
@@ -144,30 +145,24 @@ class GraphConv(QuantizedLayer):
         x, _ = pair_of(feat, graph)
         weight = self.weight if weight is None else weight
         policy = self.current_policy(x)
-        if weight is not None and self._in_feats > self._out_feats:
-            h = self._aggregate(graph, ops.linear(x, weight.t(), policy=policy), edge_weight, policy)
-        else:
-            h = self._aggregate(graph, x, edge_weight, policy)
-            if weight is not None:
-                relu = is_relu(self._activation)
-                h = ops.linear(h, weight.t(), self.bias, policy=policy, relu=relu)
-                return h if relu or self._activation is None else self._activation(h)
-        if self.bias is not None:
-            h += self.bias
-        return h if self._activation is None else self._activation(h)
-
-    def _aggregate(
-        self, graph: Graph, x: torch.Tensor, edge_weight: torch.Tensor | None, policy: Policy
-    ) -> torch.Tensor:
         left, right = NORMS[self._norm]
-        return aggregate(
-            graph,
-            x,
-            edge_weight,
-            policy=policy,
-            source_scale=None if left is None else graph.degree_power("out", left),
-            destination_scale=None if right is None else graph.degree_power("in", right),
-        )
+        norms = {
+            "source_scale": None if left is None else graph.degree_power("out", left),
+            "destination_scale": None if right is None else graph.degree_power("in", right),
+        }
+        if weight is None or self._in_feats > self._out_feats:
+            h = x if weight is None else ops.linear(x, weight.t(), policy=policy)
+            h = aggregate(graph, h, edge_weight, policy=policy, **norms)
+            if self.bias is not None:
+                h += self.bias
+            return activate(self._activation, h)
+        relu = is_relu(self._activation)
+        if edge_weight is None:
+            h = ops.convolution(graph, x, weight.t(), self.bias, policy=policy, relu=relu, **norms)
+        else:
+            h = aggregate(graph, x, edge_weight, policy=policy, **norms)
+            h = ops.linear(h, weight.t(), self.bias, policy=policy, relu=relu)
+        return h if relu else activate(self._activation, h)
 
     def extra_repr(self) -> str:
         """Describe the settings."""

@@ -109,6 +109,15 @@ def is_relu(activation: Activation | None) -> bool:
     return activation in (F.relu, torch.relu) or isinstance(activation, nn.ReLU)
 
 
+def activate(activation: Activation | None, h: torch.Tensor) -> torch.Tensor:
+    """Apply the activation of a layer to its result, in place where the gradient needs no more than that."""
+    if is_relu(activation):
+        return h.relu_()
+    if activation is F.elu:
+        return F.elu_(h)
+    return h if activation is None else activation(h)
+
+
 def check_in_degrees(graph: Graph, allow_zero_in_degree: bool) -> None:
     """Check that every destination has an in-edge, unless that is allowed.
 

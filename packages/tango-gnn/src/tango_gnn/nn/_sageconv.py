@@ -16,7 +16,7 @@ from tango_gnn import ops
 from tango_gnn._graph import Graph, as_graph
 from tango_gnn._policy import Policy
 from tango_gnn.nn._graphconv import aggregate
-from tango_gnn.nn._layer import Activation, Features, QuantizedLayer, pair_of, weights_of_edges
+from tango_gnn.nn._layer import Activation, Features, QuantizedLayer, activate, pair_of, weights_of_edges
 from tenfold import SettingError, UnknownNameError
 
 AGGREGATORS = ("mean", "gcn", "pool", "lstm")
@@ -140,8 +140,7 @@ class SAGEConv(QuantizedLayer):
             h += ops.linear(x_self, self.fc_self.weight, self.fc_self.bias, policy=policy)
         elif self.bias is not None:
             h += self.bias
-        if self.activation is not None:
-            h = self.activation(h)
+        h = activate(self.activation, h)
         return h if self.norm is None else self.norm(h)
 
     def _neighbours(

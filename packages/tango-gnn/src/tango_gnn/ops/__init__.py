@@ -5,12 +5,14 @@ Values of edges are in the graph's canonical order. With ``policy=Policy.off()``
 """
 
 from tango_gnn.ops._attention import edge_attention, edge_softmax
+from tango_gnn.ops._convolution import convolution
 from tango_gnn.ops._head_dot import head_dot
 from tango_gnn.ops._linear import linear
 from tango_gnn.ops._sddmm import u_add_v, u_dot_v
 from tango_gnn.ops._spmm import copy_e_sum, copy_u_sum, u_mul_e_sum
 
 __all__ = [
+    "convolution",
     "copy_e_sum",
     "copy_u_sum",
     "edge_attention",

@@ -22,7 +22,7 @@ from tango_gnn._policy import Policy
 from tango_gnn._quantized import (
     kept,
     quantize,
-    quantize_gradient,
+    quantize_once,
     remember_absmax,
     restored,
     round_trip,
@@ -105,7 +105,7 @@ class _Linear(torch.autograd.Function):
         policy = ctx.policy
         passed, *kept_x_and_weight = ctx.saved_tensors
         x_wanted, weight_wanted, bias_wanted, *_ = ctx.needs_input_grad
-        dyq = quantize_gradient(dy, policy, positive=passed)
+        dyq = quantize_once(dy, policy, positive=passed)
         dx = dweight = dbias = None
         if x_wanted:
             wq = restored(kept_x_and_weight[2:], policy)

@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from tango_gnn._graph import Graph
 from tango_gnn._policy import Policy
-from tango_gnn._quantized import kept, quantize, quantize_gradient, restored
+from tango_gnn._quantized import kept, quantize, quantize_once, restored
 from tango_gnn.ops._spmm import check_nodes
 from tenfold import kernels
 
@@ -102,7 +102,7 @@ class _UDotV(torch.autograd.Function):
             uq, vq = restored(saved[:2], policy), restored(saved[2:], policy)
             u, v, u_scale, v_scale = uq.values, vq.values, uq.scale, vq.scale
             if not policy.keep_attention:
-                deq = quantize_gradient(de, policy)
+                deq = quantize_once(de, policy)
                 de, u_scale, v_scale = deq.values, u_scale * deq.scale, v_scale * deq.scale
         else:
             u, v = ctx.saved_tensors
@@ -135,7 +135,7 @@ class _UAddV(torch.autograd.Function):
         _, u_wanted, v_wanted, _ = ctx.needs_input_grad
         de, scale = de.contiguous(), None
         if policy.quantizes and not policy.keep_scores:
-            deq = quantize_gradient(de, policy)
+            deq = quantize_once(de, policy)
             de, scale = deq.values, deq.scale
         du = dv = None
         if u_wanted:

@@ -21,7 +21,7 @@ from tango_gnn._policy import Policy
 from tango_gnn._quantized import (
     kept,
     quantize,
-    quantize_gradient,
+    quantize_once,
     remember_absmax,
     restored,
     round_trip,
@@ -184,7 +184,7 @@ class _CopyUSum(torch.autograd.Function):
                 graph.reversed_indptr, graph.reversed_indices, scaled.contiguous(), row_scale=source_scale
             )
             return None, dx, None, None, None
-        dzq = quantize_gradient(dz, policy, row_scale=destination_scale)
+        dzq = quantize_once(dz, policy, row_scale=destination_scale)
         dx = remember_absmax(
             *kernels.spmm_copy_u(
                 graph.reversed_indptr,
@@ -233,7 +233,7 @@ class _UMulESum(torch.autograd.Function):
                 de = kernels.sddmm_u_dot_v(graph.indptr, graph.indices, x, dz)
             return None, dx, de, None
         *kept_x, e, e_scale = ctx.saved_tensors
-        dzq = quantize_gradient(dz, policy)
+        dzq = quantize_once(dz, policy)
         if x_wanted:
             scale = dzq.scale
             if not policy.keep_attention:
