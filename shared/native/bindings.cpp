@@ -20,6 +20,9 @@ namespace {
 
 std::vector<const InstructionSet *> instruction_sets() {
     std::vector<const InstructionSet *> all{
+#if defined(TENFOLD_AMX)
+        &amx,
+#endif
 #if defined(TENFOLD_X86)
         &avx512_vnni, &avx512, &avx2,
 #endif

@@ -42,7 +42,7 @@ constexpr int64_t int8_speed = 4;
 inline float product_by_rows(const InstructionSet &isa, Int8Matrix a, Int8Matrix b, Epilogue epilogue, float *out,
                              int threads) {
     const Int8Kernels &int8 = isa.int8;
-    const int64_t row_bytes = whole(a.columns, int8.group) * int8.operand_bytes;
+    const int64_t row_bytes = whole(a.columns, int8.term_unit) * int8.operand_bytes;
     const int64_t panels = (b.columns + int8.tile_columns - 1) / int8.tile_columns;
     const Buffer columns = allocate(panels * int8.tile_columns * row_bytes / sizeof(float));
     const int packing_parts = parts_for(b.rows * b.columns, panels, threads);
@@ -66,8 +66,8 @@ inline float product_by_rows(const InstructionSet &isa, Int8Matrix a, Int8Matrix
 // stay in the cache. Sums of integers do not depend on their order.
 inline float product_by_terms(const InstructionSet &isa, Int8Matrix a, Int8Matrix b, Epilogue epilogue, float *out,
                               int threads) {
-    constexpr int64_t block = 512;
     const Int8Kernels &int8 = isa.int8;
+    const int64_t block = int8.block_terms;
     const int parts = parts_for(a.rows * a.columns * b.columns / int8_speed, (a.columns + block - 1) / block, threads);
     const auto bounds = even_bounds(a.columns, parts);
     const int64_t size = a.rows * b.columns;
@@ -79,7 +79,7 @@ inline float product_by_terms(const InstructionSet &isa, Int8Matrix a, Int8Matri
     const Buffer buffer = allocate(parts * floats);
     in_parallel(parts, [&](int part) {
         float *memory = buffer.get() + part * floats;
-        int8.accumulate(a, b, bounds[part], bounds[part + 1], block, memory, memory + row_floats,
+        int8.accumulate(a, b, bounds[part], bounds[part + 1], memory, memory + row_floats,
                         reinterpret_cast<int32_t *>(memory + row_floats + column_floats), sums.data() + part * size);
     });
     for (int part = 1; part < parts; ++part)

@@ -160,21 +160,21 @@ struct Epilogue {
     bool relu;
 };
 
-// Products of int8 matrices by tiles of the result. Operands are packed into steps of `group` numbers
-// along the sum, of `operand_bytes` each.
+// Products of int8 matrices by tiles of the result. Operands are packed, which makes each of them
+// operand_bytes large and their number along the sum a multiple of term_unit.
 struct Int8Kernels {
-    int group, operand_bytes, tile_rows, tile_columns, rows_at_once;
+    int term_unit, operand_bytes, block_terms, tile_rows, tile_columns, rows_at_once;
 
-    // The panels [begin, end) of tile_columns columns of b, each steps * tile_columns * group operands.
+    // The panels [begin, end) of tile_columns columns of b.
     void (*pack_columns)(Int8Matrix b, int64_t begin, int64_t end, void *panels);
     // Rows [begin, end) of the product with the packed columns; `rows` has room for tile_rows packed rows.
     // Returns the key of the largest magnitude.
     uint32_t (*product)(Int8Matrix a, const void *panels, int64_t begin, int64_t end, void *rows, Epilogue epilogue,
                         float *out, int64_t columns);
-    // sums += a[:, begin:end] @ b[begin:end], `block` terms at a time. `rows`, `columns` and `row_sums`
+    // sums += a[:, begin:end] @ b[begin:end], block_terms at a time. `rows`, `columns` and `row_sums`
     // have room for all rows of a, in multiples of rows_at_once, and all panels of b over a block.
-    void (*accumulate)(Int8Matrix a, Int8Matrix b, int64_t begin, int64_t end, int64_t block, void *rows,
-                       void *columns, int32_t *row_sums, int64_t *sums);
+    void (*accumulate)(Int8Matrix a, Int8Matrix b, int64_t begin, int64_t end, void *rows, void *columns,
+                       int32_t *row_sums, int64_t *sums);
     // The rows [begin, end) of the sums through the epilogue; returns the key of the largest magnitude.
     uint32_t (*finish)(const int64_t *sums, int64_t begin, int64_t end, Epilogue epilogue, float *out,
                        int64_t columns);
@@ -215,6 +215,9 @@ extern const InstructionSet portable;
 extern const InstructionSet avx2;
 extern const InstructionSet avx512;
 extern const InstructionSet avx512_vnni;
+#endif
+#if defined(TENFOLD_AMX)
+extern const InstructionSet amx;
 #endif
 
 }  // namespace tenfold

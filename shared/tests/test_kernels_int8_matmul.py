@@ -70,7 +70,9 @@ def test_the_product_is_that_of_integers(case):
     row_scale = torch.randn(m, generator=generator) if case["row_scale"] else None
     bias = torch.randn(n, generator=generator) if case["bias"] else None
 
-    expected = (left.long() @ right.long()).float() * (scale if row_scale is None else (scale * row_scale)[:, None])
+    expected = (left.long() @ right.long()).float() * (
+        scale if row_scale is None else (scale * row_scale)[:, None]
+    )
     expected = expected if bias is None else expected + bias
     expected = expected.relu() if case["relu"] else expected
 
@@ -136,7 +138,9 @@ def test_nan_and_infinity_pass_through(implementation, relu):
     a, b = torch.tensor([[1, 2], [0, 0]], dtype=torch.int8), torch.ones(2, 40, dtype=torch.int8)
 
     def product(scale, **options):
-        return kernels.int8_matmul(a, b, torch.tensor(scale), relu=relu, implementation=implementation, **options)
+        return kernels.int8_matmul(
+            a, b, torch.tensor(scale), relu=relu, implementation=implementation, **options
+        )
 
     out, largest = product(float("nan"))
     assert out.isnan().all()

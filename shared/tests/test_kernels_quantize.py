@@ -41,7 +41,9 @@ def python_hash(seed, index):
 
 
 numbers = st.one_of(
-    st.sampled_from([0.0, -0.0, 1.0, -1.0, 0.5, 1.5, -2.5, 126.5, 127.0, -127.5, 1e-45, 3e38, INF, -INF, NAN]),
+    st.sampled_from(
+        [0.0, -0.0, 1.0, -1.0, 0.5, 1.5, -2.5, 126.5, 127.0, -127.5, 1e-45, 3e38, INF, -INF, NAN]
+    ),
     st.floats(-200, 200, width=32),
     st.floats(width=32),
 )
@@ -70,7 +72,9 @@ def quantize_arguments(draw):
 
 
 def equal(ours, expected):
-    return torch.equal(ours.isnan(), expected.isnan()) and torch.equal(ours.nan_to_num(), expected.nan_to_num())
+    return torch.equal(ours.isnan(), expected.isnan()) and torch.equal(
+        ours.nan_to_num(), expected.nan_to_num()
+    )
 
 
 @settings(max_examples=300, deadline=None)
@@ -137,7 +141,9 @@ def test_rounding_at_random_is_right_on_average_and_keeps_integers(implementatio
     assert float((draws.mean(0) - x).abs().max()) < 5 * 0.5 / math.sqrt(4000)
     integers = torch.arange(-127.0, 128.0)
     for seed in range(50):
-        assert torch.equal(kernels.quantize(integers, one, seed=seed, implementation=implementation), integers)
+        assert torch.equal(
+            kernels.quantize(integers, one, seed=seed, implementation=implementation), integers
+        )
 
 
 def test_the_generator_is_the_one_described():
@@ -189,7 +195,9 @@ def test_any_shape_and_layout(implementation, shape):
     flat = kernels.quantize(x.flatten(), scale, seed=3, implementation=implementation)
     assert torch.equal(kernels.quantize(x, scale, seed=3, implementation=implementation), flat.view(shape))
     turned = x.mT.contiguous().mT if x.dim() > 1 else x
-    assert torch.equal(kernels.quantize(turned, scale, seed=3, implementation=implementation), flat.view(shape))
+    assert torch.equal(
+        kernels.quantize(turned, scale, seed=3, implementation=implementation), flat.view(shape)
+    )
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)

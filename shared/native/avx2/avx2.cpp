@@ -38,7 +38,12 @@ struct Simd : Integers {
     using Operand = int16_t;
     static constexpr int group = 2;
     static constexpr int offset = 0;
+    static constexpr int tile_rows = 6;
     static constexpr int tile_vectors = 2;
+    static constexpr int step_unit = 1;
+    static constexpr int block_terms = 512;
+    static constexpr bool has_tiles = false;
+    struct TileSettings {};
 
     static Int int_zero() { return _mm256_setzero_si256(); }
     static Int load_operands(const void *p) { return _mm256_loadu_si256(static_cast<const __m256i *>(p)); }

@@ -38,7 +38,12 @@ struct Avx512 : Integers {
     using Operand = int16_t;
     static constexpr int group = 2;
     static constexpr int offset = 0;
+    static constexpr int tile_rows = 6;
     static constexpr int tile_vectors = 4;
+    static constexpr int step_unit = 1;
+    static constexpr int block_terms = 512;
+    static constexpr bool has_tiles = false;
+    struct TileSettings {};
 
     static Int int_zero() { return _mm512_setzero_si512(); }
     static Int load_operands(const void *p) { return _mm512_loadu_si512(p); }

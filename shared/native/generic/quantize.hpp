@@ -1,19 +1,26 @@
 // Largest magnitudes and quantisation, as plain loops that the compiler turns into vectors: every
 // instruction set computes the same bits. Without fused multiply-add, which CMakeLists.txt forbids.
 
-// Calls function(first, last, row_factor) for every row, or piece of one, of the elements [begin, end).
-// A piece does not cross a multiple of 2^31, so that its length and its indices but for their high word, which is one
-// number, are 32-bit arithmetic.
+// So many elements at a time, while those a while ahead are fetched into the cache: a page ends where the
+// processor would stop to fetch by itself.
+constexpr int64_t elements_at_once = 512, elements_ahead = 1024;
+
+// Calls function(first, last, row_factor) for every piece of a row of the elements [begin, end). A piece
+// does not cross a multiple of 2^32, so that the high word of its indices is one number.
 template <class Function>
-void by_rows(const Floats &x, int64_t begin, int64_t end, Function function) {
+void by_pieces(const Floats &x, int64_t begin, int64_t end, Function function) {
+    int64_t row = begin < end ? begin / x.columns : 0;
     while (begin < end) {
-        const int64_t row = begin / x.columns;
-        int64_t last = (row + 1) * x.columns;
+        const int64_t row_end = (row + 1) * x.columns;
+        int64_t last = begin + elements_at_once;
+        if (last > row_end) last = row_end;
         if (last > end) last = end;
-        const int64_t boundary = ((begin >> 31) + 1) << 31;
+        const int64_t boundary = ((begin >> 32) + 1) << 32;
         if (last > boundary) last = boundary;
+        for (int64_t i = begin; i < last; i += 16) __builtin_prefetch(x.data + i + elements_ahead);
         function(begin, last, x.row_scale ? x.row_scale[row] : 1.0f);
         begin = last;
+        row += last == row_end;
     }
 }
 
@@ -30,7 +37,7 @@ struct WherePositive {
 template <class Mask>
 uint32_t absmax_where(const Floats &x, int64_t begin, int64_t end, Mask counts) {
     int32_t largest = 0;
-    by_rows(x, begin, end, [&](int64_t first, int64_t last, float factor) {
+    by_pieces(x, begin, end, [&](int64_t first, int64_t last, float factor) {
         const float *data = x.data;
         for (int64_t i = first; i < last; ++i) {
             const float scaled = data[i] * factor;
@@ -65,7 +72,7 @@ template <class Mask>
 void quantize_where(const Floats &x, const Rounding &rounding, int64_t begin, int64_t end, Mask counts,
                     int8_t *quantized) {
     const float most = float(rounding.levels);
-    by_rows(x, begin, end, [&](int64_t first, int64_t last, float row_scale) {
+    by_pieces(x, begin, end, [&](int64_t first, int64_t last, float row_scale) {
         const float *data = x.data;
         const float factor = row_scale * rounding.factor;
         const auto scaled = [&](int64_t i) {
@@ -82,8 +89,7 @@ void quantize_where(const Floats &x, const Rounding &rounding, int64_t begin, in
         }
         const uint32_t low = uint32_t(first), key = rounding.keys[0];
         const uint32_t second_key = rounding.keys[1] + uint32_t(first >> 32) * 0x9e3779b9u;
-        const uint32_t size = uint32_t(last - first);
-        for (uint32_t j = 0; j < size; ++j) {
+        for (uint32_t j = 0; j < uint32_t(last - first); ++j) {
             const float v = scaled(first + j);
             int32_t below = int32_t(v);
             below -= v < float(below);

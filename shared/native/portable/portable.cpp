@@ -37,7 +37,12 @@ struct Simd : Integers {
     using Operand = int16_t;
     static constexpr int group = 2;
     static constexpr int offset = 0;
+    static constexpr int tile_rows = 6;
     static constexpr int tile_vectors = 2;
+    static constexpr int step_unit = 1;
+    static constexpr int block_terms = 512;
+    static constexpr bool has_tiles = false;
+    struct TileSettings {};
 
     static Int int_zero() { return Int{}; }
     static Int load_operands(const void *p) {
@@ -51,8 +56,13 @@ struct Simd : Integers {
         return Int{group, group, group, group};
     }
     static Int dot(Int sums, Int columns, Int row) {
+#if defined(__SSE2__)
+        typedef int16_t Pairs __attribute__((vector_size(16)));
+        return sums + Int(__builtin_ia32_pmaddwd128(Pairs(columns), Pairs(row)));
+#else
         // The low and the high half of each lane, sign-extended.
         return sums + (columns << 16 >> 16) * (row << 16 >> 16) + (columns >> 16) * (row >> 16);
+#endif
     }
     static void store_int(int32_t *p, Int x) { __builtin_memcpy(p, &x, sizeof x); }
 };

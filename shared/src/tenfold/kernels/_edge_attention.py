@@ -206,3 +206,27 @@ def _native_backward(
         torch.get_num_threads(),
     )
     return d_score, d_v
+
+
+@_forward.implementation("triton")
+def _triton_forward(
+    indptr: torch.Tensor, indices: torch.Tensor, u: torch.Tensor, v: torch.Tensor, slope: float
+) -> torch.Tensor:
+    from tenfold.kernels._triton import attention as kernels
+
+    return kernels.edge_attention(indptr, indices, u, v, slope)
+
+
+@_backward.implementation("triton")
+def _triton_backward(
+    indptr: torch.Tensor,
+    indices: torch.Tensor,
+    u: torch.Tensor,
+    v: torch.Tensor,
+    attention: torch.Tensor,
+    gradient: torch.Tensor,
+    slope: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    from tenfold.kernels._triton import attention as kernels
+
+    return kernels.edge_attention_backward(indptr, indices, u, v, attention, gradient, slope)

@@ -86,3 +86,12 @@ def _native(
         torch.get_num_threads(),
     )
     return out
+
+
+@_operator.implementation("triton")
+def _triton(
+    indptr: torch.Tensor, e: torch.Tensor, edge_ids: torch.Tensor | None, scale: torch.Tensor | None
+) -> torch.Tensor:
+    from tenfold.kernels._triton import message_passing
+
+    return message_passing.edge_sum(indptr, e, edge_ids, scale)

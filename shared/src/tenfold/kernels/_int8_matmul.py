@@ -162,3 +162,21 @@ def _native(
         torch.get_num_threads(),
     )
     return out, largest
+
+
+@_operator.implementation("triton")
+def _triton(
+    a: torch.Tensor,
+    b: torch.Tensor,
+    scale: torch.Tensor,
+    transpose_a: bool,
+    transpose_b: bool,
+    row_scale: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    relu: bool,
+) -> Product:
+    from tenfold.kernels._triton import int8_matmul
+
+    return int8_matmul.int8_matmul(
+        a.mT if transpose_a else a, b.mT if transpose_b else b, scale, row_scale, bias, relu
+    )

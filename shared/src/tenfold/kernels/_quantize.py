@@ -282,3 +282,26 @@ def _check(
             "Pass the output of the ReLU, or a mask of it.",
         )
     return x.detach().float()
+
+
+@_absmax.implementation("triton")
+def _triton_absmax(
+    x: torch.Tensor, row_scale: torch.Tensor | None, positive: torch.Tensor | None
+) -> torch.Tensor:
+    from tenfold.kernels._triton import quantize
+
+    return quantize.absmax(x, row_scale, positive)
+
+
+@_quantize.implementation("triton")
+def _triton_quantize(
+    x: torch.Tensor,
+    scale: torch.Tensor,
+    levels: int,
+    keys: tuple[int, int] | None,
+    row_scale: torch.Tensor | None,
+    positive: torch.Tensor | None,
+) -> torch.Tensor:
+    from tenfold.kernels._triton import quantize
+
+    return quantize.quantize(x, scale, levels, keys, row_scale, positive)

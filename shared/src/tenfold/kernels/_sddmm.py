@@ -202,3 +202,32 @@ def _native_u_add_v(
         torch.get_num_threads(),
     )
     return out
+
+
+@_u_dot_v.implementation("triton")
+def _triton_u_dot_v(
+    indptr: torch.Tensor,
+    indices: torch.Tensor,
+    u: torch.Tensor,
+    v: torch.Tensor,
+    edge_ids: torch.Tensor | None,
+    scale: torch.Tensor | None,
+) -> torch.Tensor:
+    from tenfold.kernels._triton import message_passing
+
+    return message_passing.sddmm_u_dot_v(indptr, indices, u, v, edge_ids, scale)
+
+
+@_u_add_v.implementation("triton")
+def _triton_u_add_v(
+    indptr: torch.Tensor,
+    indices: torch.Tensor,
+    u: torch.Tensor,
+    v: torch.Tensor,
+    edge_ids: torch.Tensor | None,
+    u_scale: torch.Tensor | None,
+    v_scale: torch.Tensor | None,
+) -> torch.Tensor:
+    from tenfold.kernels._triton import message_passing
+
+    return message_passing.sddmm_u_add_v(indptr, indices, u, v, edge_ids, u_scale, v_scale)

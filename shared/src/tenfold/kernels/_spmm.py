@@ -217,3 +217,30 @@ def _native_u_mul_e(
         torch.get_num_threads(),
     )
     return out
+
+
+@_copy_u.implementation("triton")
+def _triton_copy_u(
+    indptr: torch.Tensor,
+    indices: torch.Tensor,
+    x: torch.Tensor,
+    scale: torch.Tensor | None,
+    row_scale: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    from tenfold.kernels._triton import message_passing
+
+    return message_passing.spmm_copy_u(indptr, indices, x, scale, row_scale)
+
+
+@_u_mul_e.implementation("triton")
+def _triton_u_mul_e(
+    indptr: torch.Tensor,
+    indices: torch.Tensor,
+    x: torch.Tensor,
+    e: torch.Tensor,
+    edge_ids: torch.Tensor | None,
+    scale: torch.Tensor | None,
+) -> torch.Tensor:
+    from tenfold.kernels._triton import message_passing
+
+    return message_passing.spmm_u_mul_e(indptr, indices, x, e, edge_ids, scale)
