@@ -66,12 +66,30 @@ void edge_sum(Graph<Index> graph, const E *e, int64_t heads, int64_t begin, int6
     TENFOLD_BY_HEADS(heads, edge_sum_of, graph, e, heads, begin, end, scale, out);
 }
 
-// exp(x) for x <= 0 or NaN, without a branch, so that loops over it become vectors. With n the integer
-// nearest to x / ln 2, exp(x) = 2^n exp(r): adding `shift` rounds to an integer and leaves n in the low
-// bits, which go to the exponent; r lies in +-(ln 2) / 2, where the polynomial is right to one ulp.
+inline uint32_t bits_of(float x) {
+    uint32_t bits;
+    __builtin_memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+inline float float_of(uint32_t bits) {
+    float x;
+    __builtin_memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+// All ones where `large` exceeds `small`, both below 2^31. Choices by masks, unlike those by comparisons,
+// are never turned into branches, which would keep loops from becoming vectors.
+inline uint32_t exceeds(uint32_t large, uint32_t small) { return int32_t(small - large) >> 31; }
+
+// exp(x) for x <= 0 or NaN. With n the integer nearest to x / ln 2, exp(x) = 2^n exp(r): adding `shift`
+// rounds to an integer and leaves n in the low bits, from where it goes to the exponent of a factor; r
+// lies in +-(ln 2) / 2, where the polynomial is right to one ulp. Below -87 the factor is zero.
 inline float exp_of_negative(float x) {
-    constexpr float shift = 12582912.0f, lowest = -87.0f;
-    const float bounded = x < lowest ? lowest : x;
+    constexpr float shift = 12582912.0f;
+    const uint32_t key = magnitude_key(x), limit = bits_of(87.0f);
+    const uint32_t below = exceeds(key, limit), nan = exceeds(key, 0x7f800000u);
+    const float bounded = -float_of(key + ((limit - key) & below));
     const float shifted = bounded * 1.44269504f + shift;
     const float n = shifted - shift;
     // ln 2 in two parts, the first so short that n times it is exact.
@@ -83,12 +101,12 @@ inline float exp_of_negative(float x) {
     power = power * r + 1.6666665e-1f;
     power = power * r + 5.0000001e-1f;
     power = power * r * r + r + 1.0f;
-    uint32_t bits, exponent;
-    __builtin_memcpy(&bits, &power, sizeof bits);
-    __builtin_memcpy(&exponent, &shifted, sizeof exponent);
-    bits += exponent << 23;
-    __builtin_memcpy(&power, &bits, sizeof power);
-    return x >= lowest ? power : x < lowest ? 0.0f : x;
+    return power * float_of((((bits_of(shifted) << 23) + bits_of(1.0f)) & ~below) | nan);
+}
+
+inline float leaky_relu(float z, float slope) {
+    const uint32_t negative = int32_t(bits_of(z)) >> 31;
+    return z * float_of((bits_of(slope) & negative) | (bits_of(1.0f) & ~negative));
 }
 
 // Entries of a row whose values lie side by side in a buffer, for loops that become whole vectors and,
@@ -119,8 +137,7 @@ void attention_of(Graph<Index> graph, const float *u, const float *v, int64_t an
                 const int64_t members = last - p < buffered ? last - p : buffered;
                 float *targets = out + p * heads + first;
                 add_ends(graph, u + first, v + first, heads, count, i, p, members, buffer);
-                for (int64_t k = 0; k < members * count; ++k)
-                    buffer[k] = buffer[k] > 0.0f ? buffer[k] : slope * buffer[k];
+                for (int64_t k = 0; k < members * count; ++k) buffer[k] = leaky_relu(buffer[k], slope);
                 for (int64_t k = 0; k < members; ++k)
                     for (int64_t h = 0; h < count; ++h) {
                         const float score = buffer[k * count + h];
