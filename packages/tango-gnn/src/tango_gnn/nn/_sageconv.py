@@ -165,6 +165,8 @@ class SAGEConv(QuantizedLayer):
             x = project(x)
         if self._aggre_type == "mean":
             mean = graph.degree_power("in", -1.0)
+            if not project_first and edge_weight is None:
+                return ops.convolution(graph, x, self.fc_neigh.weight, policy=policy, destination_scale=mean)
             h = aggregate(graph, x, edge_weight, policy=policy, destination_scale=mean)
         else:
             _check_same_width(self._in_src_feats, self._in_dst_feats)
