@@ -86,7 +86,9 @@ def load(name: str, *, seed: int = 0) -> NodeData:
     if name.startswith("ogbn-"):
         return read_ogb_nodes(_folder(name) / "ogb" / name.replace("-", "_"))
     if name.startswith("ogbl-"):
-        raise SettingError(f"{name} for node classification", "a data set of nodes", "Use load_links.")
+        raise SettingError(
+            f"{name} for node classification", "a data set of nodes", "Use load_links, or --set task=links."
+        )
     raise UnknownNameError("data set", name, NAMES)
 
 
