@@ -21,8 +21,8 @@ test: sync ## run the tests that are not slow, in parallel
 test-slow: sync ## run the slow tests, one at a time
 	@$(RUN) pytest -m slow
 
-bench: sync ## run every benchmark; records in reports/bench/
-	@$(RUN) tenfold-tools bench
+bench: sync ## run the benchmarks, of every package or of PKG="slr-prune"; records in reports/bench/
+	@$(RUN) tenfold-tools bench $(PKG)
 
 lint: sync ## check style, README tables and import layers
 	@$(RUN) ruff check && $(RUN) ruff format --check && $(RUN) tenfold-tools tables --check && $(RUN) tenfold-tools layers

@@ -70,6 +70,23 @@ def test_native_does_not_take_other_types():
         chosen(torch.ones(3, dtype=torch.float64), "native")
 
 
+@needs_native
+def test_an_operator_says_which_types_its_kernels_take(monkeypatch):
+    monkeypatch.setattr("tenfold.kernels._registry._OPERATORS", {})
+    double = kernels.Operator("double", "x + x", types=(torch.int8, torch.float32))
+    for name in ("reference", "native", "triton"):
+        double.implementation(name)(lambda *arguments: arguments[-1] + arguments[-1])
+    fastest = f"native:{kernels.instruction_sets()[0]}"
+    assert kernels.picks("double")["cpu"] == fastest
+    assert str(choose(double, torch.ones(1, dtype=torch.int8))) == fastest
+    assert str(choose(double, torch.ones(1))) == fastest
+    assert str(choose(double, torch.ones(1, dtype=torch.int32))) == "reference"
+    for name in ("native", "triton"):
+        with pytest.raises(SettingError, match=r"double was asked for with torch\.int32") as error:
+            choose(double, torch.ones(1, dtype=torch.int32), name)
+        assert "torch.int8 or torch.float32" in str(error.value)
+
+
 def test_triton_is_not_picked_or_run_on_the_cpu(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     assert chosen() != "triton"

@@ -1,34 +1,20 @@
-"""Triton kernels against the reference, through Triton's interpreter.
+"""Triton kernels of sparse products and of selection against the reference, through Triton's interpreter.
 
-The interpreter must be chosen before Triton is imported, so one test runs all the ``check_``
-functions of this file in a process of its own.
+One test runs all the ``check_`` functions of this file.
 """
-
-import importlib.util
-import os
-import re
-import subprocess
-import sys
 
 import pytest
 import torch
+from triton_interpreter import needs_triton, run_checks
 
 from tenfold import SettingError, kernels
 
 CHECKS = 4 * 3 + 2 + 1 + 1 + 1
 
 
-@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+@needs_triton
 def test_triton_through_its_interpreter():
-    options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-o", "python_functions=check_*"]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, __file__],
-        env=os.environ | {"TRITON_INTERPRET": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(rf"\b{CHECKS} passed", done.stdout), done.stdout
+    run_checks(__file__, CHECKS)
 
 
 def _random(block, seed):

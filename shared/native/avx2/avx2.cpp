@@ -7,11 +7,16 @@ namespace tenfold {
 namespace {
 
 #include "quad.hpp"
+#include "integers.hpp"
 
-struct Simd {
+struct Simd : Integers {
     using Float = __m256;
     static constexpr int width = 8;
     static constexpr int registers = 16;
+
+    using Integers::add;
+    using Integers::load;
+    using Integers::store;
 
     static Float zero() { return _mm256_setzero_ps(); }
     static Float broadcast(float x) { return _mm256_set1_ps(x); }
@@ -29,6 +34,26 @@ struct Simd {
             for (int j = 0; j < width; j += 4)
                 transpose_quad(from + i * from_stride + j, from_stride, to + j * to_stride + i, to_stride);
     }
+
+    using Operand = int16_t;
+    static constexpr int group = 2;
+    static constexpr int offset = 0;
+    static constexpr int tile_rows = 6;
+    static constexpr int tile_vectors = 2;
+    static constexpr int step_unit = 1;
+    static constexpr int block_terms = 512;
+    static constexpr bool has_tiles = false;
+    struct TileSettings {};
+
+    static Int int_zero() { return _mm256_setzero_si256(); }
+    static Int load_operands(const void *p) { return _mm256_loadu_si256(static_cast<const __m256i *>(p)); }
+    static Int broadcast_group(const void *p) {
+        int32_t group;
+        __builtin_memcpy(&group, p, sizeof group);
+        return _mm256_set1_epi32(group);
+    }
+    static Int dot(Int sums, Int columns, Int row) { return _mm256_add_epi32(sums, _mm256_madd_epi16(columns, row)); }
+    static void store_int(int32_t *p, Int x) { _mm256_storeu_si256(reinterpret_cast<__m256i *>(p), x); }
 };
 
 bool supported() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }

@@ -1,10 +1,17 @@
 // Fills the table of one instruction set. Included by each <name>/<name>.cpp inside an anonymous
 // namespace, after its `Simd`, so that every function below has internal linkage; see the README.
 
+#include "magnitude.hpp"
 #include "panel.hpp"
 #include "csr.hpp"
 #include "bsr.hpp"
 #include "selection.hpp"
+#include "graph.hpp"
+#include "spmm.hpp"
+#include "sddmm.hpp"
+#include "edges.hpp"
+#include "quantize.hpp"
+#include "int8_matmul.hpp"
 
 // Calls f<vectors> for the number of vectors a panel is wide: 1, 2 or 4.
 #define TENFOLD_BY_VECTORS(vectors, function, ...)          \
@@ -48,6 +55,25 @@ constexpr SparseKernels<Index> sparse_kernels() {
     return {product<Index>, vector_product<Index>, transposed_product<Index>, sampled_product<Index>};
 }
 
+template <class Index>
+constexpr GraphKernels<Index> graph_kernels() {
+    return {{copy_u<Simd, Index, int8_t>},
+            {copy_u<Simd, Index, float>},
+            {u_mul_e<Simd, Index, int8_t, int8_t>},
+            {u_mul_e<Simd, Index, int8_t, float>},
+            {u_mul_e<Simd, Index, float, int8_t>},
+            {u_mul_e<Simd, Index, float, float>},
+            {u_dot_v<Simd, Index, int8_t>},
+            {u_dot_v<Simd, Index, float>},
+            {u_add_v<Index, int8_t, int8_t>},
+            {u_add_v<Index, int8_t, float>},
+            {u_add_v<Index, float, int8_t>},
+            {u_add_v<Index, float, float>},
+            {edge_sum<Index, int8_t>},
+            {edge_sum<Index, float>},
+            {attention<Index>, attention_backward<Index>}};
+}
+
 constexpr InstructionSet instruction_set(const char *name, bool (*supported)()) {
     return {name,
             supported,
@@ -56,8 +82,13 @@ constexpr InstructionSet instruction_set(const char *name, bool (*supported)()) 
             unpack<Simd>,
             sparse_kernels<int32_t>(),
             sparse_kernels<int64_t>(),
+            graph_kernels<int32_t>(),
+            graph_kernels<int64_t>(),
             count_digits,
             count_equal,
             keep_above,
-            group_norms};
+            group_norms,
+            absmax,
+            quantize,
+            int8_kernels<Simd>()};
 }

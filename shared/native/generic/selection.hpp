@@ -1,16 +1,10 @@
-// Selection by magnitude: digits of |x| read as an integer, which orders floats that are not NaN.
-
-inline uint32_t magnitude_key(const float *x) {
-    uint32_t bits;
-    __builtin_memcpy(&bits, x, sizeof bits);
-    return bits & 0x7fffffffu;
-}
+// Selection by magnitude: digits of the key of |x|.
 
 inline bool count_digits(const float *x, int64_t begin, int64_t end, uint32_t prefix, int prefix_shift, int shift,
                          uint32_t mask, int64_t *counts) {
     uint32_t largest = 0;
     for (int64_t i = begin; i < end; ++i) {
-        const uint32_t key = magnitude_key(x + i);
+        const uint32_t key = magnitude_key(x[i]);
         largest = key > largest ? key : largest;
         // The cast keeps a shift by 32, "every key", defined.
         if (uint64_t(key) >> prefix_shift == prefix) ++counts[(key >> shift) & mask];
@@ -20,14 +14,14 @@ inline bool count_digits(const float *x, int64_t begin, int64_t end, uint32_t pr
 
 inline int64_t count_equal(const float *x, int64_t begin, int64_t end, uint32_t key) {
     int64_t count = 0;
-    for (int64_t i = begin; i < end; ++i) count += magnitude_key(x + i) == key;
+    for (int64_t i = begin; i < end; ++i) count += magnitude_key(x[i]) == key;
     return count;
 }
 
 inline void keep_above(const float *x, int64_t begin, int64_t end, uint32_t threshold, int64_t ties, bool *keep) {
-    for (int64_t i = begin; i < end; ++i) keep[i] = magnitude_key(x + i) > threshold;
+    for (int64_t i = begin; i < end; ++i) keep[i] = magnitude_key(x[i]) > threshold;
     for (int64_t i = begin; i < end && ties > 0; ++i)
-        if (magnitude_key(x + i) == threshold) {
+        if (magnitude_key(x[i]) == threshold) {
             keep[i] = true;
             --ties;
         }

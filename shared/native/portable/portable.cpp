@@ -4,10 +4,15 @@
 namespace tenfold {
 namespace {
 
-struct Simd {
-    typedef float Float __attribute__((vector_size(16)));
+#include "integers.hpp"
+
+struct Simd : Integers {
     static constexpr int width = 4;
     static constexpr int registers = 16;
+
+    using Integers::add;
+    using Integers::load;
+    using Integers::store;
 
     static Float zero() { return Float{}; }
     static Float broadcast(float x) { return Float{x, x, x, x}; }
@@ -28,6 +33,38 @@ struct Simd {
         for (int i = 0; i < width; ++i)
             for (int j = 0; j < width; ++j) to[j * to_stride + i] = from[i * from_stride + j];
     }
+
+    using Operand = int16_t;
+    static constexpr int group = 2;
+    static constexpr int offset = 0;
+    static constexpr int tile_rows = 6;
+    static constexpr int tile_vectors = 2;
+    static constexpr int step_unit = 1;
+    static constexpr int block_terms = 512;
+    static constexpr bool has_tiles = false;
+    struct TileSettings {};
+
+    static Int int_zero() { return Int{}; }
+    static Int load_operands(const void *p) {
+        Int x;
+        __builtin_memcpy(&x, p, sizeof x);
+        return x;
+    }
+    static Int broadcast_group(const void *p) {
+        int32_t group;
+        __builtin_memcpy(&group, p, sizeof group);
+        return Int{group, group, group, group};
+    }
+    static Int dot(Int sums, Int columns, Int row) {
+#if defined(__SSE2__)
+        typedef int16_t Pairs __attribute__((vector_size(16)));
+        return sums + Int(__builtin_ia32_pmaddwd128(Pairs(columns), Pairs(row)));
+#else
+        // The low and the high half of each lane, sign-extended.
+        return sums + (columns << 16 >> 16) * (row << 16 >> 16) + (columns >> 16) * (row >> 16);
+#endif
+    }
+    static void store_int(int32_t *p, Int x) { __builtin_memcpy(p, &x, sizeof x); }
 };
 
 bool supported() { return true; }

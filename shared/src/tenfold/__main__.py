@@ -54,7 +54,7 @@ def kernels(json: AsJson = False) -> None:
         document = {"instruction_sets": list(kernels.instruction_sets()), "operators": rows}
         typer.echo(json_library.dumps(document, indent=2))
         return
-    table = Table("operator", "computes", "implementations", "float32 here")
+    table = Table("operator", "computes", "implementations", "picked here")
     for row in rows:
         picks = ", ".join(f"{name} ({device})" for device, name in row["picks"].items())
         table.add_row(row["operator"], row["summary"], ", ".join(row["implementations"]), picks)

@@ -17,7 +17,7 @@ from tenfold.errors import SettingError
 
 Facts: TypeAlias = tuple[bool, int]
 
-_known: dict[int, tuple[weakref.ref[torch.Tensor], int, Facts]] = {}
+_known: dict[tuple[int, Callable[[torch.Tensor], Facts]], tuple[weakref.ref[torch.Tensor], int, Facts]] = {}
 
 
 def check_sparse_times_dense(
@@ -77,10 +77,42 @@ def check_sparse_times_dense(
     _check_indices(name, crow_indices, col_indices, values.shape[0], dense.shape[0] // block_width)
 
 
+def check_scale(name: str, argument: str, scale: torch.Tensor, device: torch.device) -> None:
+    """Check a scale, or another single number that stays on its device.
+
+    Raises
+    ------
+    SettingError
+        It is not a 0-dimensional float32 tensor on `device`.
+    """
+    if scale.dim() or scale.dtype is not torch.float32 or scale.device != device:
+        raise SettingError(
+            f"{name} got {argument} of shape {tuple(scale.shape)} and {scale.dtype} on {scale.device}",
+            f"a 0-dimensional torch.float32 tensor on {device}",
+            f"Take it from an absmax, or pass torch.tensor({argument}, device=...).",
+        )
+
+
+def check_vector(name: str, argument: str, vector: torch.Tensor, size: int, device: torch.device) -> None:
+    """Check a vector of float32 numbers, one for each row or column.
+
+    Raises
+    ------
+    SettingError
+        It is not a float32 tensor of shape (size,) on `device`.
+    """
+    if vector.shape != (size,) or vector.dtype is not torch.float32 or vector.device != device:
+        raise SettingError(
+            f"{name} got {argument} of shape {tuple(vector.shape)} and {vector.dtype} on {vector.device}",
+            f"a torch.float32 tensor of shape ({size},) on {device}",
+            "Reshape it with .flatten(), and convert it with .float() and .to(device).",
+        )
+
+
 def _check_indices(
     name: str, crow_indices: torch.Tensor, col_indices: torch.Tensor, entries: int, columns: int
 ) -> None:
-    ordered, last = _facts(crow_indices, _crow_facts)
+    ordered, last = facts_of(crow_indices, crow_facts)
     if not ordered or last != entries or col_indices.shape[0] != entries:
         raise SettingError(
             f"{name} got {entries} values, {col_indices.shape[0]} column indices and crow_indices that "
@@ -88,7 +120,7 @@ def _check_indices(
             "crow_indices that rise from 0 to the number of values, and a column index for each",
             "Take all three from one matrix.",
         )
-    not_negative, highest = _facts(col_indices, _col_facts)
+    not_negative, highest = facts_of(col_indices, col_facts)
     if not not_negative or highest >= columns:
         raise SettingError(
             f"{name} got column indices that are "
@@ -98,23 +130,26 @@ def _check_indices(
         )
 
 
-def _crow_facts(crow_indices: torch.Tensor) -> Facts:
+def crow_facts(crow_indices: torch.Tensor) -> Facts:
+    """Whether row pointers start at 0 and never fall, and where they end."""
     ordered = not crow_indices[0] and bool((crow_indices.diff() >= 0).all())
     return ordered, int(crow_indices[-1])
 
 
-def _col_facts(col_indices: torch.Tensor) -> Facts:
+def col_facts(col_indices: torch.Tensor) -> Facts:
+    """Whether no index is negative, and the highest."""
     if not col_indices.numel():
         return True, -1
     lowest, highest = col_indices.aminmax()
     return bool(lowest >= 0), int(highest)
 
 
-def _facts(tensor: torch.Tensor, find: Callable[[torch.Tensor], Facts]) -> Facts:
+def facts_of(tensor: torch.Tensor, find: Callable[[torch.Tensor], Facts]) -> Facts:
+    """Find facts of an index tensor, or remember them while it has not changed."""
     if tensor.is_inference():
         # Such tensors do not count their changes.
         return find(tensor)
-    key = id(tensor)
+    key = id(tensor), find
     known = _known.get(key)
     if known is not None and known[0]() is tensor and known[1] == tensor._version:
         return known[2]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
+import torch
+
 from tenfold.errors import SettingError, UnknownNameError
 
 IMPLEMENTATIONS = ("reference", "native", "triton")
@@ -28,6 +30,9 @@ class Operator(Generic[Result]):
         What it is listed as.
     summary : str
         One line on what it computes.
+    types : tuple of torch.dtype
+        Types of the tensor that decides, see `choose`, which the native and the Triton implementations
+        take; the reference may take more.
 
     Raises
     ------
@@ -42,11 +47,12 @@ class Operator(Generic[Result]):
     ...     return x + x
     """
 
-    def __init__(self, name: str, summary: str) -> None:
+    def __init__(self, name: str, summary: str, types: tuple[torch.dtype, ...] = (torch.float32,)) -> None:
         if name in _OPERATORS:
             raise SettingError(f"a second operator is named {name!r}", "names that differ", "Choose another.")
         self.name = name
         self.summary = summary
+        self.types = types
         self.implementations: dict[str, Callable[..., Result]] = {}
         _OPERATORS[name] = self
 

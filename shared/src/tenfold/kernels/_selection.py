@@ -86,7 +86,7 @@ def use(implementation: str) -> Iterator[None]:
 
 
 def picks(name: str) -> dict[str, str]:
-    """Name the implementation of an operator that float32 tensors get by default, by device.
+    """Name the implementation of an operator that tensors of its first type get by default, by device.
 
     Returns
     -------
@@ -100,7 +100,10 @@ def picks(name: str) -> dict[str, str]:
     """
     operator = get_operator(name)
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
-    return {device: str(_best(operator, torch.empty(0, device=device))) for device in devices}
+    return {
+        device: str(_best(operator, torch.empty(0, device=device, dtype=operator.types[0])))
+        for device in devices
+    }
 
 
 def choose(operator: Operator[Any], tensor: torch.Tensor, implementation: str | None = None) -> Choice:
@@ -125,12 +128,12 @@ def choose(operator: Operator[Any], tensor: torch.Tensor, implementation: str | 
             f"one of {', '.join(operator.implementations)}",
             f"Call it with implementation={AUTOMATIC!r} to let the machine choose.",
         )
-    _check_fits(choice, tensor)
+    _check_fits(operator, choice, tensor)
     return choice
 
 
 def _best(operator: Operator[Any], tensor: torch.Tensor) -> Choice:
-    if tensor.dtype is torch.float32:
+    if tensor.dtype in operator.types:
         if tensor.is_cpu and "native" in operator.implementations:
             fastest = _fastest_native()
             if fastest is not None:
@@ -171,23 +174,24 @@ def _parse(name: str) -> Choice:
     return Choice(implementation)
 
 
-def _check_fits(choice: Choice, tensor: torch.Tensor) -> None:
-    if choice.implementation == "native" and not (tensor.is_cpu and tensor.dtype is torch.float32):
+def _check_fits(operator: Operator[Any], choice: Choice, tensor: torch.Tensor) -> None:
+    types = " or ".join(str(each) for each in operator.types)
+    if choice.implementation == "native" and not (tensor.is_cpu and tensor.dtype in operator.types):
         raise SettingError(
-            f"the native kernels were asked for with {tensor.dtype} on {tensor.device}",
-            "torch.float32 on the CPU",
+            f"the native {operator.name} was asked for with {tensor.dtype} on {tensor.device}",
+            f"{types} on the CPU",
             "Convert the tensors, or choose another implementation.",
         )
     if choice.implementation == "triton":
-        if tensor.dtype is not torch.float32:
+        if tensor.dtype not in operator.types:
             raise SettingError(
-                f"the Triton kernels were asked for with {tensor.dtype}",
-                "torch.float32",
+                f"the Triton {operator.name} was asked for with {tensor.dtype}",
+                types,
                 "Convert the tensors, or choose another implementation.",
             )
         if not (tensor.is_cuda or interprets_triton()):
             raise SettingError(
-                f"the Triton kernels were asked for with tensors on {tensor.device}",
+                f"the Triton {operator.name} was asked for with tensors on {tensor.device}",
                 "tensors on a CUDA device",
                 "Move the tensors, choose another implementation, or for a test on the CPU set "
                 "TRITON_INTERPRET=1 before Python starts.",

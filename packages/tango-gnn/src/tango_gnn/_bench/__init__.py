@@ -1,0 +1,1 @@
+"""What ``tango-gnn bench`` measures, each part in a process of its own."""

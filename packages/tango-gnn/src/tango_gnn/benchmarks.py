@@ -1,0 +1,224 @@
+"""Epochs, primitives and memory beside DGL and PyG, on a power-law graph, in one run.
+
+Every configuration, of threads and of the allocator, is a process of its own; in it all forms take turns.
+By default glibc gives large tensors back to the system as soon as they are freed, and every epoch pays for
+their pages again; ``kept`` lets it keep them. A form's best of the two is what the headline compares.
+
+Three controls tell where a gain is from: our own kernels in float32, DGL in bfloat16, and DGL with
+activations in two bits, which saves memory alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tango_gnn._bench.forms import FORMS, MODELS
+from tango_gnn._bench.tables import (
+    ALLOCATORS,
+    best,
+    epoch_table,
+    memory_table,
+    primitive_table,
+    scaling_table,
+)
+from tenfold import SettingError
+from tenfold.experiment import Claim, Experiment, Record, Run
+
+TIMED = ("dgl", "dgl bf16", "pyg", "own", "int8")
+WEIGHED = ("dgl", "dgl bf16", "pyg", "compressed", "own", "int8")
+SCALED = ("dgl", "own", "int8")
+GOALS = (
+    ("GCN epoch over DGL", "gcn", "dgl", 2.0),
+    ("GCN epoch over own float32", "gcn", "own", 2.0),
+    ("GAT epoch over DGL", "gat", "dgl", 3.5),
+    ("GAT epoch over own float32", "gat", "own", 1.1),
+)
+PRIMITIVE_GOALS = {
+    "copy_u_sum": ("dgl", 2.5),
+    "u_mul_e": ("dgl", 8.0),
+    "u_dot_v": ("dgl", 4.0),
+    "GEMM": ("torch", 2.5),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of ``tango-gnn bench``.
+
+    Attributes
+    ----------
+    nodes, edges : int
+        Of the power-law graph; every node has a self-loop besides.
+    threads : tuple of int
+    models : tuple of str
+        "gcn" and "gat".
+    repeats : int
+        Rounds, after one to warm up.
+    scaling : tuple of int
+        Numbers of edges of graphs with as many edges a node.
+    """
+
+    nodes: int = 100_000
+    edges: int = 2_000_000
+    threads: tuple[int, ...] = (1, 2)
+    models: tuple[str, ...] = ("gcn", "gat")
+    repeats: int = 3
+    scaling: tuple[int, ...] = (100_000, 300_000, 1_000_000, 3_000_000)
+
+    def __post_init__(self) -> None:
+        if min(self.nodes, self.edges, self.repeats, *self.threads, *self.scaling) < 1:
+            raise SettingError(
+                f"{self.nodes} nodes, {self.edges} edges, {self.repeats} repeats, threads {self.threads}, "
+                f"scaling {self.scaling}",
+                "1 or more of each",
+                "Correct them with --set.",
+            )
+        for model in self.models:
+            if model not in MODELS:
+                raise SettingError(f"a model {model!r}", f"of {', '.join(MODELS)}", "Correct it with --set.")
+
+
+def measure(run: Run[Settings]) -> None:
+    """Time primitives and epochs, weigh epochs, and let the graph grow."""
+    settings = run.settings
+    configurations = [(threads, name) for threads in settings.threads for name in ALLOCATORS]
+    for index in run.stage("primitives", len(configurations)):
+        threads, allocator = configurations[index]
+        for name, times in _ask(run, "primitives", threads, allocator).items():
+            _log_times(run, f"{threads}/{allocator}/{name}", times)
+    epochs = [(model, *configuration) for model in settings.models for configuration in configurations]
+    for index in run.stage("epochs", len(epochs)):
+        model, threads, allocator = epochs[index]
+        times = _ask(run, "epochs", threads, allocator, model=model, forms=TIMED)
+        _log_times(run, f"{threads}/{allocator}/{model}", times)
+    weighed = [(model, form) for model in settings.models for form in WEIGHED]
+    for index in run.stage("memory", len(weighed)):
+        model, form = weighed[index]
+        for name, peak in _ask(
+            run, "memory", settings.threads[0], "default", model=model, forms=[form]
+        ).items():
+            run.log(f"memory/{model}/{name}", peak)
+    for index in run.stage("scaling", len(settings.scaling)):
+        edges = settings.scaling[index]
+        nodes = max(1, round(edges * settings.nodes / settings.edges))
+        times = _ask(
+            run, "epochs", settings.threads[0], "kept", model="gcn", forms=SCALED, nodes=nodes, edges=edges
+        )
+        _log_times(run, f"scaling/{edges}", times)
+    for name, values in run.history.items():
+        run.metric(name, values[-1])
+    _claim(run)
+
+
+def _ask(run: Run[Settings], kind: str, threads: int, allocator: str, **more: Any) -> dict[str, Any]:
+    """Measure in a process of its own."""
+    settings = run.settings
+    request = {
+        "kind": kind,
+        "threads": threads,
+        "nodes": settings.nodes,
+        "edges": settings.edges,
+        "repeats": settings.repeats,
+        "seed": run.seed,
+        **more,
+    }
+    environment = {
+        **os.environ,
+        **ALLOCATORS[allocator],
+        "OMP_NUM_THREADS": str(threads),
+        "DGLBACKEND": "pytorch",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "tango_gnn._bench.worker", json.dumps(request)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _log_times(run: Run[Settings], name: str, times: dict[str, dict[str, float]]) -> None:
+    for form, spent in times.items():
+        for clock, milliseconds in spent.items():
+            run.log(f"{name}/{form}/{clock}", milliseconds)
+
+
+def _claim(run: Run[Settings]) -> None:
+    def goal(name: str, goal: float, ours: float, unit: str = "x") -> Claim:
+        claim = Claim.at_most if unit == "of DGL's" else Claim.at_least
+        return claim(
+            name, paper=goal, ours=ours, unit=unit, note="a goal of this package, not a paper's figure"
+        )
+
+    for threads in run.settings.threads:
+        named = f"{threads} thread{'s' * (threads > 1)}"
+        for name, model, other, least in GOALS:
+            ours, theirs = (best(run.metrics, threads, model, form) for form in ("int8", other))
+            if ours and theirs:
+                run.claim(goal(f"{name}, {named}", least, theirs / ours))
+        primitives = dict.fromkeys(
+            key.split("/")[2] for key in run.metrics if key.startswith(f"{threads}/default/")
+        )
+        for primitive in primitives:
+            for start, (other, least) in PRIMITIVE_GOALS.items():
+                if primitive.startswith(start):
+                    ours, theirs = (best(run.metrics, threads, primitive, form) for form in ("int8", other))
+                    if ours and theirs:
+                        run.claim(goal(f"{primitive}, {named}", least, theirs / ours))
+    for model in run.settings.models:
+        if f"memory/{model}/dgl" in run.metrics:
+            share = run.metrics[f"memory/{model}/int8"] / run.metrics[f"memory/{model}/dgl"]
+            run.claim(goal(f"memory, {MODELS[model]}", 0.6, share, "of DGL's"))
+
+
+def plot(records: Sequence[Record], folder: Path) -> list[Path]:
+    """Plot the time of an epoch over the edges, on logarithmic axes."""
+    from matplotlib import style
+    from matplotlib.figure import Figure
+
+    from tenfold.experiment import plots
+
+    metrics, edges = records[0].metrics, records[0].settings["scaling"]
+    with style.context(plots.STYLE):
+        figure = Figure()
+        axes = figure.subplots()
+        for form in SCALED:
+            keys = [f"scaling/{count}/{form}/wall" for count in edges]
+            if all(key in metrics for key in keys):
+                axes.plot(edges, [metrics[key] / 1e3 for key in keys], marker="o", label=FORMS[form])
+        axes.set(
+            title=f"{MODELS['gcn']}, power-law graph, one epoch",
+            xlabel="edges",
+            ylabel="seconds",
+            xscale="log",
+            yscale="log",
+        )
+        axes.legend()
+        plots.save(figure, folder / "scaling.png")
+    return [folder / "scaling.png"]
+
+
+bench = Experiment(
+    package="tango-gnn",
+    command="bench",
+    body=measure,
+    quick=Settings(),
+    full=Settings(repeats=5, scaling=(100_000, 300_000, 1_000_000, 3_000_000, 10_000_000, 20_000_000)),
+    datasets=("power-law",),
+    tables={
+        "epochs": epoch_table,
+        "primitives": primitive_table,
+        "memory": memory_table,
+        "scaling": scaling_table,
+    },
+    plot=plot,
+)
