@@ -27,7 +27,7 @@ from scipy.optimize import minimize
 from mot_cup._boxes import Floats, to_space
 from mot_cup._compiled import compiled
 from mot_cup._detections import Detections
-from mot_cup._kalman import SPLIT, measurement_variance, predict, start, update
+from mot_cup._kalman import SPLIT, measurement_variance, predict_split, start, update_split
 from mot_cup._matching import match_positive, overlaps
 from mot_cup._noise import Noise, Row
 from mot_cup._state_models import StateModel, model_number
@@ -261,17 +261,17 @@ def _matched(frames: Mapping[int, Detections], truth: Tracks) -> Tracks:
 
 @compiled
 def _negative_log_likelihood(z: Floats, steps: Floats, errors: Floats, noise: Floats) -> Floats:
-    filters, track = np.zeros((1, SPLIT)), np.zeros(1, np.int64)
+    filters, tracks = np.zeros((1, SPLIT)), np.zeros(len(z), np.int64)
     total, count = np.zeros(4), 0
     for d in range(len(z)):
         if steps[d] == 0:
             start(filters, 0, z, d, noise, errors, True)
             continue
-        predict(filters, 1, noise, steps[d])
+        predict_split(filters, 1, noise, steps[d])
         count += 1
         for j in range(4):
             s = filters[0, 8 + 3 * j] + measurement_variance(noise, errors, d, j, filters[0, 3])
             v = z[d, j] - filters[0, j]
             total[j] += (np.log(s) + v * v / s + np.log(2 * np.pi)) / 2
-        update(filters, track, z[d : d + 1], noise, errors[d : d + 1] if len(errors) else errors)
+        update_split(filters, tracks, z, d, d + 1, noise, errors)
     return total / count
