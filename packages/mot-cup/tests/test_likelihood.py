@@ -120,7 +120,8 @@ def test_a_trackers_own_output_will_do_where_objects_are_apart() -> None:
     new = [simulated(seed)[0] for seed in range(3, 9)]
     true = np.mean([squares(noise(), item) for item in new], axis=0)
     np.testing.assert_allclose(true, 1.0, atol=4 * np.sqrt(2 / (6 * 3540)))
-    np.testing.assert_allclose(np.mean([squares(fitted, item) for item in new], axis=0) / true, 1.0, atol=0.06)
+    found = np.mean([squares(fitted, item) for item in new], axis=0)
+    np.testing.assert_allclose(found / true, 1.0, atol=0.06)
 
 
 def squares(of: Noise, detections: dict[int, Detections]) -> np.ndarray:
