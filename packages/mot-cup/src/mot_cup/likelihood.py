@@ -18,8 +18,11 @@ objects are close to each other the noise of such a fit is too small.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
@@ -32,8 +35,10 @@ from mot_cup._matching import match_positive, overlaps
 from mot_cup._noise import Noise, Row
 from mot_cup._state_models import StateModel, model_number
 from mot_cup._tracks import Tracks
-from tenfold import DataError
+from tenfold import DataError, SettingError
+from tenfold.experiment import write_json
 
+SCHEMA = "mot-cup.noise/1"
 IOU = 0.3
 LEAST = 30
 # Logarithms of variances stay within this many of those that the search begins at.
@@ -184,6 +189,43 @@ def fit(observed: Observations, *, of_height: bool = True) -> Noise:
         logs = _least(cost, [np.log(scales[coordinate] * shares[free]) for shares in STARTS])
         rows[free, coordinate] = np.exp(logs)
     return _of_rows(rows, of_height)
+
+
+def save(path: Path, noise: Noise, state: StateModel) -> None:
+    """Write a noise and the state model that it is of as JSON, whole or not at all.
+
+    Raises
+    ------
+    OutputError
+        The file cannot be written.
+    UnknownNameError
+        There is no such state.
+    """
+    model_number(state)
+    write_json(path, {"schema": SCHEMA, "state": state, **asdict(noise)})
+
+
+def load(path: Path) -> tuple[Noise, StateModel]:
+    """Read what `save` wrote.
+
+    Raises
+    ------
+    DataError
+        The file is missing, is not JSON, or is not a noise.
+    """
+    try:
+        document: Any = json.loads(path.read_text(encoding="utf-8"))
+        if document.pop("schema") != SCHEMA:
+            raise ValueError("another schema")
+        state: StateModel = document.pop("state")
+        model_number(state)
+        return Noise(**document), state
+    except (OSError, ValueError, AttributeError, LookupError, TypeError, SettingError) as error:
+        raise DataError(
+            f"the noise {path} cannot be read ({error})",
+            f"a file of schema {SCHEMA} written by likelihood.save",
+            "Run mot-cup noise again.",
+        ) from error
 
 
 def _least(cost: Callable[[Floats], float], starts: Sequence[Floats]) -> Floats:
