@@ -87,8 +87,9 @@ def track_command(
     chosen = make(tracker, uncertainty, [*(settings or []), *given], noise)
     console = Console(stderr=True)
     rows = []
+    # A thread that draws may collect what LLVM left, and wait for ever for the lock of a compilation.
     for name, (source, target) in progress(
-        files(detections, output).items(), "tracking", console=console, transient=True
+        files(detections, output).items(), "tracking", console=console, transient=True, auto_refresh=False
     ):
         frames: Mapping[int, Detections] = read_detections(source)
         if min_score > -np.inf:
