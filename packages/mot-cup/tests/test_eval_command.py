@@ -209,5 +209,4 @@ def test_frames_with_numbers_as_large_as_times_are_counted_as_others(tmp_path: P
         result = mot_cup_eval(*files, "--json", "-")
         assert result.exit_code == 0, result.output
         found.append(json.loads(result.stdout)["combined"])
-    assert found[0].pop("FP_per_frame") > found[1].pop("FP_per_frame")
     assert found[0] == found[1]
