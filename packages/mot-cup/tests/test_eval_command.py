@@ -209,4 +209,5 @@ def test_frames_with_numbers_as_large_as_times_are_counted_as_others(tmp_path: P
         result = mot_cup_eval(*files, "--json", "-")
         assert result.exit_code == 0, result.output
         found.append(json.loads(result.stdout)["combined"])
+    assert [figures.pop("CLR_Frames") for figures in found] == [20, 19 * 10**13 + 1]
     assert found[0] == found[1]
