@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -196,3 +197,17 @@ def test_from_file_to_figure_as_trackeval(tmp_path: Path, benchmark: str) -> Non
                 name,
                 field,
             )
+
+
+def test_frames_with_numbers_as_large_as_times_are_counted_as_others(tmp_path: Path) -> None:
+    found = []
+    for step in (1, 10**13):
+        truth, tracks = pairs(0)
+        write_mot_tracks(tmp_path / "gt.txt", replace(truth, frames=truth.frames * step))
+        write_mot_tracks(tmp_path / "out.txt", replace(tracks, frames=tracks.frames * step))
+        files = "--gt", str(tmp_path / "gt.txt"), "--tracks", str(tmp_path / "out.txt")
+        result = mot_cup_eval(*files, "--json", "-")
+        assert result.exit_code == 0, result.output
+        found.append(json.loads(result.stdout)["combined"])
+    assert [figures.pop("CLR_Frames") for figures in found] == [20, 19 * 10**13 + 1]
+    assert found[0] == found[1]

@@ -5,9 +5,11 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from mot_cup import BoxCovariance, Detections
+from mot_cup import BoxCovariance, Detections, Tracks
 from mot_cup._boxes import from_space, to_space
-from mot_cup.conformal import Calibration, InnovationConformal, Matches, calibrate
+from mot_cup._coverage_innovations import Agents, follow_innovations
+from mot_cup.conformal import Calibration, InnovationConformal, Matches, calibrate, match, pooled
+from mot_cup.io import SequenceInfo, V2XSimSequence
 from mot_cup.scores import coverage
 from tenfold import DataError, SettingError
 
@@ -87,6 +89,25 @@ def test_coverage_comes_back_without_labels(held: tuple[Calibration, np.ndarray]
     assert (gaps[1] < 0.05).all()
     if scale != 1:
         assert (gaps[1] < gaps[0] / 3).all()
+
+
+def test_a_scene_of_larger_errors_is_found_out_without_its_labels() -> None:
+    sequences = []
+    for scene, scale in enumerate((1.0, 1.0, 1.0, 2.0)):
+        frames = list(stream(scene, scale))
+        numbers = np.repeat(np.arange(1, FRAMES + 1), OBJECTS)
+        boxes = np.concatenate([from_space(true, "xywh") for true, _ in frames])
+        truth = Tracks(numbers, np.tile(np.arange(OBJECTS), FRAMES), boxes)
+        found = {number: detections for number, (_, detections) in enumerate(frames, 1)}
+        sequences.append(V2XSimSequence(1, scene, found, truth, SequenceInfo("", 5.0, FRAMES, 500, 500)))
+    agents = Agents(sequences, [match(item.detections, item.truth) for item in sequences])
+    (quantiles,) = follow_innovations(agents, 3, "xywh", 0.9)
+    assert quantiles.shape == (len(agents.matches[3]), 4)
+    np.testing.assert_array_equal(quantiles[0], calibrate(pooled(agents.matches[:3]), level=0.9).quantiles[0])
+    np.testing.assert_allclose(quantiles[-OBJECTS * 100 :].mean(axis=0) / quantiles[0], 2.0, rtol=0.3)
+    others = Agents(sequences[:3], agents.matches[:3])
+    (same,) = follow_innovations(others, 2, "xywh", 0.9)
+    np.testing.assert_allclose(same[-OBJECTS * 100 :].mean(axis=0) / same[0], 1.0, rtol=0.2)
 
 
 def test_the_scale_multiplies_the_calibrated_and_stays_within_its_bound(

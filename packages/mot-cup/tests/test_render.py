@@ -179,6 +179,8 @@ def test_a_scene_s_streets_are_where_its_cars_drive() -> None:
 
 def test_what_cannot_be_drawn_is_refused(tmp_path: Path) -> None:
     nothing = Tracks(np.array([], int), np.array([], int), np.empty((0, 4)))
+    with pytest.raises(DataError, match="at most 100,000 pictures"):
+        render(tmp_path / "scene.gif", Tracks(np.array([1, 10**13]), np.array([1, 1]), TRACKS.boxes[:2]))
     with pytest.raises(DataError, match="no tracks and no detections"):
         render(tmp_path / "a.gif", nothing)
     with pytest.raises(UnknownNameError, match=r"\.avi"):

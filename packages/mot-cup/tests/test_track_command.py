@@ -16,6 +16,7 @@ from mot_cup import (
 )
 from mot_cup.cli import app
 from mot_cup.io import read_detections, read_tracks
+from mot_cup.likelihood import fit, load, observations
 from mot_cup.track_command import make, track_command
 from tenfold import DataError, OutputError, SettingError, UnknownNameError
 
@@ -63,6 +64,29 @@ def test_calibrated_covariances_are_what_the_filter_gets(scene: Path, tmp_path: 
     assert raw.boxes.shape != calibrated.boxes.shape or np.abs(raw.boxes - calibrated.boxes).max() > 1e-6
 
 
+def test_noise_is_fitted_and_used(scene: Path, tmp_path: Path) -> None:
+    found, truth = scene / "late" / "det" / "det.txt", scene / "late" / "gt" / "gt.txt"
+    command("noise", found, "--gt", truth, "-o", tmp_path / "noise.json")
+    expected = fit(observations(read_detections(found), read_tracks(truth), "xywh"))
+    fitted, state = load(tmp_path / "noise.json")
+    assert (fitted, state) == (expected, "xywh")
+    extra = ["--uncertainty", "covariance", "--noise", tmp_path / "noise.json"]
+    command("track", found, "-o", tmp_path / "out.txt", *extra, "--begin-score", "0.5", "--coast", "1")
+    tracker = Sort(uncertainty="covariance", noise=fitted, begin_score=0.5, coast=1)
+    tracks = tracker.track(read_detections(found))
+    written = read_tracks(tmp_path / "out.txt")
+    assert written.ids.tolist() == tracks.ids.tolist()
+    assert np.abs(written.boxes - tracks.boxes).max() < 1e-9
+    assert make("bytetrack", "off", [], tmp_path / "noise.json").state == "xywh"
+    command(
+        "noise", found, "--gt", truth, "-o", tmp_path / "xysr.json", "--state", "xysr", "--no-covariances"
+    )
+    fitted, state = load(tmp_path / "xysr.json")
+    assert state == "xysr"
+    assert min(fitted.measurement) > 0
+    assert fitted.measurement_fraction == (0, 0, 0, 0)
+
+
 def test_settings_of_every_tracker() -> None:
     assert isinstance(make("sort", "off", ["max_age=4", "iou_threshold=0.1"]), Sort)
     assert isinstance(make("bytetrack", "paper", ["track_thresh=0.8"]), ByteTrack)
@@ -84,6 +108,10 @@ def test_what_cannot_be_tracked(scene: Path, tmp_path: Path) -> None:
         track_command(tmp_path, tmp_path / "out")
     with pytest.raises(SettingError, match="calibration"):
         track_command(scene, tmp_path / "out", uncertainty="conformal")
+    with pytest.raises(SettingError, match="with sort alone"):
+        track_command(scene, tmp_path / "out", tracker="ocsort", coast=1)
+    with pytest.raises(DataError, match=r"the noise .* cannot be read"):
+        track_command(scene, tmp_path / "out", noise=tmp_path / "nothing")
     assert not (tmp_path / "out").exists()
 
 

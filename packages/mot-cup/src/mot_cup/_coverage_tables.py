@@ -21,6 +21,7 @@ METHODS = {
     "level": "adaptive, level",
     "quantile": "adaptive, quantile",
     "control": "control",
+    "innovations": "innovations, no labels",
 }
 
 
@@ -52,11 +53,13 @@ def adaptive_table(records: Sequence[Record]) -> Table:
     rows = []
     for name in settings["space"]:
         for method, title in METHODS.items():
+            if f"gap/{method}/{name}" not in records[0].history:
+                continue
             gaps = np.abs(_history(records, f"gap/{method}/{name}"))
             costs, split = (
                 np.mean(_history(records, f"interval score/{of}/{name}")) for of in (method, "split")
             )
-            steps = _range(_history(records, f"step/{method}/{name}"))
+            steps = "" if method == "innovations" else _range(_history(records, f"step/{method}/{name}"))
             if method == "control":
                 steps = f"{_range(_history(records, f'gain/control/{name}'))}; {steps}"
             rows.append(

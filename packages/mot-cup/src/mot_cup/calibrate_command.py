@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +10,9 @@ import typer
 from rich.console import Console
 
 from mot_cup._boxes import Space
-from mot_cup.conformal import PAPER_LEVEL, Calibration, Matches, Region, calibrate, match, pooled
+from mot_cup._detections import Detections
+from mot_cup._tracks import Tracks
+from mot_cup.conformal import PAPER_LEVEL, Calibration, Region, calibrate, match, pooled
 from mot_cup.io import read_detections, read_tracks, read_v2xsim
 from tenfold import SettingError
 from tenfold.experiment import Table
@@ -37,7 +39,7 @@ def calibrate_command(
 
     The coverage is of matched detections, and of scenes like these.
     """
-    matches = pooled(_read(detections, truth or [], iou))
+    matches = pooled([match(found, true, iou) for found, true in read_pairs(detections, truth or [])])
     made = calibrate(matches, level=level, space=space, region=region, per_class=per_class)
     made.save(output)
     show([calibration_table(made)], Console())
@@ -62,9 +64,20 @@ def calibration_table(calibration: Calibration) -> Table:
     return Table(title, ["class", "matched", *dimensions], rows)
 
 
-def _read(detections: Sequence[Path], truth: Sequence[Path], iou: float) -> list[Matches]:
+def read_pairs(
+    detections: Sequence[Path], truth: Sequence[Path]
+) -> list[tuple[Mapping[int, Detections], Tracks]]:
+    """Read detections and the truth of each, or all of V2X-Sim's folder.
+
+    Raises
+    ------
+    DataError
+        A file is missing or malformed.
+    SettingError
+        There are more files of the one than of the other.
+    """
     if len(detections) == 1 and detections[0].is_dir() and not truth:
-        return [match(item.detections, item.truth, iou) for item in read_v2xsim(detections[0])]
+        return [(item.detections, item.truth) for item in read_v2xsim(detections[0])]
     if len(detections) != len(truth):
         raise SettingError(
             f"{len(detections)} files of detections and {len(truth)} of truth",
@@ -72,6 +85,5 @@ def _read(detections: Sequence[Path], truth: Sequence[Path], iou: float) -> list
             "Repeat --gt in the order of the detections.",
         )
     return [
-        match(read_detections(found), read_tracks(true), iou)
-        for found, true in zip(detections, truth, strict=True)
+        (read_detections(found), read_tracks(true)) for found, true in zip(detections, truth, strict=True)
     ]

@@ -6,6 +6,7 @@ from mot_cup.coverage import coverage
 from mot_cup.eval_command import eval_command
 from mot_cup.experiments import run
 from mot_cup.gain import gain
+from mot_cup.noise_command import noise_command
 from mot_cup.render_command import render_command
 from mot_cup.simulate_command import simulate_command
 from mot_cup.track_command import track_command
@@ -17,5 +18,6 @@ app = command_line(
 app.command("track")(track_command)
 app.command("eval")(eval_command)
 app.command("calibrate")(calibrate_command)
+app.command("noise")(noise_command)
 app.command("simulate")(simulate_command)
 app.command("render")(render_command)

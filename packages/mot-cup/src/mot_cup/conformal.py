@@ -17,7 +17,7 @@ from mot_cup._conformal.calibration import Calibration, calibrate
 from mot_cup._conformal.control import ConformalControl, choose_gains
 from mot_cup._conformal.innovations import InnovationConformal
 from mot_cup._conformal.matching import Matches, match, pooled
-from mot_cup._conformal.online import Assessment, OnlineConformal, Stream, assess
+from mot_cup._conformal.online import Assessment, OnlineConformal, Stream, assess, assess_quantiles
 from mot_cup._conformal.split import (
     PAPER_LEVEL,
     Region,
@@ -43,6 +43,7 @@ __all__ = [
     "Stream",
     "Tracked",
     "assess",
+    "assess_quantiles",
     "bonferroni_quantiles",
     "calibrate",
     "choose_gains",

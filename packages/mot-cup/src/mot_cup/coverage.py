@@ -1,12 +1,13 @@
 """Whether intervals cover what they say, and what their widths cost, on detections matched to truth.
 
-Four questions, each of every dimension of the box:
+Five questions, each of every dimension of the box:
 
 1. Boxes drawn at random, half of them to calibrate: here the promise of split conformal holds.
 2. A scene that no calibration box is of: here it need not, and the worst scene tells.
 3. The stream of an agent in such a scene, with the truth of a frame known after it: adaptive conformal and
    conformal control, their steps chosen on the other scenes.
-4. The densities that trackers take from the calibrated variances: NLL and CRPS beside the detector's own,
+4. The same stream with no labels at all, of V2X-Sim alone: a scale that follows the innovations of a filter.
+5. The densities that trackers take from the calibrated variances: NLL and CRPS beside the detector's own,
    one factor for its standard deviations, and one standard deviation for all boxes, all fitted on the other
    scenes.
 
@@ -26,13 +27,16 @@ import numpy as np
 
 from mot_cup._boxes import Floats, Space, check_space
 from mot_cup._coverage_data import DATASETS, Streams, identity_checks, load
+from mot_cup._coverage_innovations import STATES, Agents, follow_innovations, read_agents
 from mot_cup._coverage_tables import adaptive_table, coverage_table, identity_table, score_table
 from mot_cup.conformal import (
     PAPER_LEVEL,
     AdaptiveConformal,
+    Assessment,
     ConformalControl,
     OnlineConformal,
     assess,
+    assess_quantiles,
     bonferroni_quantiles,
     choose_gains,
     choose_step,
@@ -51,6 +55,7 @@ JOINT: dict[str, Callable[[Floats, float], Floats]] = {
     "Bonferroni": bonferroni_quantiles,
 }
 METHODS = ("split", "level", "quantile", "control")
+LABEL_FREE = "innovations"
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,10 @@ def measure(run: Run[Settings]) -> None:
         _log_coverage(run, "random", held, new)
     for index in run.stage("other scenes", len(scenes)):
         _leave_out(run, streams, scenes[index])
+    if run.dataset == "v2x-sim" and settings.space in STATES:
+        agents = read_agents(settings.iou, settings.upright)
+        for index in run.stage("without labels", len(scenes)):
+            _without_labels(run, streams, agents, scenes[index])
     _summarise(run)
 
 
@@ -150,13 +159,7 @@ def _leave_out(run: Run[Settings], streams: Streams, scene: int) -> None:
         for name, value in zip(settings.space, steps[method], strict=True):
             run.log(f"step/{method}/{name}", value)
         for stream in own.values():
-            found = assess(stream, forms[method]())
-            for name, gap, cost, void in zip(
-                settings.space, found.gap, found.interval_score, found.void, strict=True
-            ):
-                run.log(f"gap/{method}/{name}", gap)
-                run.log(f"interval score/{method}/{name}", cost)
-                run.log(f"void/{method}/{name}", void)
+            _log_assessment(run, method, assess(stream, forms[method]()))
     for agent in (agent for _, agent in own):
         run.log("stream/scene", scene)
         run.log("stream/agent", agent)
@@ -166,6 +169,24 @@ def _leave_out(run: Run[Settings], streams: Streams, scene: int) -> None:
         run.log(f"nll/{form}", gaussian_nll(errors, sigma).sum(axis=1).mean())
         for name, value in zip(settings.space, gaussian_crps(errors, sigma).mean(axis=0), strict=True):
             run.log(f"crps/{form}/{name}", value)
+
+
+def _without_labels(run: Run[Settings], streams: Streams, agents: Agents, scene: int) -> None:
+    """Let the scale of this scene's streams follow innovations."""
+    settings = run.settings
+    own = [stream for key, stream in streams.items() if key[0] == scene]
+    found = follow_innovations(agents, scene, STATES[settings.space], settings.level)
+    for stream, quantiles in zip(own, found, strict=True):
+        _log_assessment(run, LABEL_FREE, assess_quantiles(stream, quantiles, settings.level))
+
+
+def _log_assessment(run: Run[Settings], method: str, found: Assessment) -> None:
+    for name, gap, cost, void in zip(
+        run.settings.space, found.gap, found.interval_score, found.void, strict=True
+    ):
+        run.log(f"gap/{method}/{name}", gap)
+        run.log(f"interval score/{method}/{name}", cost)
+        run.log(f"void/{method}/{name}", void)
 
 
 def _densities(
@@ -208,8 +229,10 @@ def _summarise(run: Run[Settings]) -> None:
             run.metric(f"{kind}/{name}/mean", float(np.mean(values)))
             run.metric(f"{kind}/{name}/lowest", min(values))
             run.metric(f"{kind}/{name}/highest", max(values))
-    for method in METHODS:
+    for method in (*METHODS, LABEL_FREE):
         for name in settings.space:
+            if f"gap/{method}/{name}" not in history:
+                continue
             gaps = [abs(gap) for gap in history[f"gap/{method}/{name}"]]
             cost, split = (sum(history[f"interval score/{of}/{name}"]) for of in (method, "split"))
             found = {

@@ -18,8 +18,11 @@ objects are close to each other the noise of such a fit is too small.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
@@ -27,13 +30,15 @@ from scipy.optimize import minimize
 from mot_cup._boxes import Floats, to_space
 from mot_cup._compiled import compiled
 from mot_cup._detections import Detections
-from mot_cup._kalman import SPLIT, measurement_variance, predict, start, update
+from mot_cup._kalman import SPLIT, measurement_variance, predict_split, start, update_split
 from mot_cup._matching import match_positive, overlaps
 from mot_cup._noise import Noise, Row
 from mot_cup._state_models import StateModel, model_number
 from mot_cup._tracks import Tracks
-from tenfold import DataError
+from tenfold import DataError, SettingError
+from tenfold.experiment import write_json
 
+SCHEMA = "mot-cup.noise/1"
 IOU = 0.3
 LEAST = 30
 # Logarithms of variances stay within this many of those that the search begins at.
@@ -186,6 +191,43 @@ def fit(observed: Observations, *, of_height: bool = True) -> Noise:
     return _of_rows(rows, of_height)
 
 
+def save(path: Path, noise: Noise, state: StateModel) -> None:
+    """Write a noise and the state model that it is of as JSON, whole or not at all.
+
+    Raises
+    ------
+    OutputError
+        The file cannot be written.
+    UnknownNameError
+        There is no such state.
+    """
+    model_number(state)
+    write_json(path, {"schema": SCHEMA, "state": state, **asdict(noise)})
+
+
+def load(path: Path) -> tuple[Noise, StateModel]:
+    """Read what `save` wrote.
+
+    Raises
+    ------
+    DataError
+        The file is missing, is not JSON, or is not a noise.
+    """
+    try:
+        document: Any = json.loads(path.read_text(encoding="utf-8"))
+        if document.pop("schema") != SCHEMA:
+            raise ValueError("another schema")
+        state: StateModel = document.pop("state")
+        model_number(state)
+        return Noise(**document), state
+    except (OSError, ValueError, AttributeError, LookupError, TypeError, SettingError) as error:
+        raise DataError(
+            f"the noise {path} cannot be read ({error})",
+            f"a file of schema {SCHEMA} written by likelihood.save",
+            "Run mot-cup noise again.",
+        ) from error
+
+
 def _least(cost: Callable[[Floats], float], starts: Sequence[Floats]) -> Floats:
     """Return where a cost is least, the best of several searches."""
     found = [
@@ -261,17 +303,17 @@ def _matched(frames: Mapping[int, Detections], truth: Tracks) -> Tracks:
 
 @compiled
 def _negative_log_likelihood(z: Floats, steps: Floats, errors: Floats, noise: Floats) -> Floats:
-    filters, track = np.zeros((1, SPLIT)), np.zeros(1, np.int64)
+    filters, tracks = np.zeros((1, SPLIT)), np.zeros(len(z), np.int64)
     total, count = np.zeros(4), 0
     for d in range(len(z)):
         if steps[d] == 0:
             start(filters, 0, z, d, noise, errors, True)
             continue
-        predict(filters, 1, noise, steps[d])
+        predict_split(filters, 1, noise, steps[d])
         count += 1
         for j in range(4):
             s = filters[0, 8 + 3 * j] + measurement_variance(noise, errors, d, j, filters[0, 3])
             v = z[d, j] - filters[0, j]
             total[j] += (np.log(s) + v * v / s + np.log(2 * np.pi)) / 2
-        update(filters, track, z[d : d + 1], noise, errors[d : d + 1] if len(errors) else errors)
+        update_split(filters, tracks, z, d, d + 1, noise, errors)
     return total / count

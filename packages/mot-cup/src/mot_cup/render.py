@@ -41,6 +41,8 @@ GRASS, ROAD, LINE, HOUSE, EDGE = (
     (203, 197, 187),
     (176, 169, 158),
 )
+MOST_PICTURES = 100_000
+"""From the first frame to the last: more are numbers that are something else."""
 COLOURS, COMMON = 128, 24
 """Of a GIF beside the transparent one, and how many of them are taken from the pictures as they are."""
 GOLDEN = (5**0.5 - 1) / 2
@@ -158,19 +160,26 @@ def draw_frames(
     Raises
     ------
     DataError
-        There is nothing to draw, or a background cannot be read or is missing.
+        There is nothing to draw, there are more than 100,000 frames from the first to the last, or a
+        background cannot be read or is missing.
     """
     settings = settings or RenderSettings()
     found = {} if detections is None else detections
     numbers = [*tracks.frames.tolist(), *(frame for frame, item in found.items() if len(item))]
     if not numbers:
         raise DataError("no tracks and no detections", "a box or more", "Check the files.")
+    first, last = min(numbers), max(numbers)
+    if last - first >= MOST_PICTURES:
+        raise DataError(
+            f"frames {first} and {last}",
+            f"at most {MOST_PICTURES:,} pictures from the first to the last",
+            "Give a part of the frames.",
+        )
     backgrounds = _Backgrounds(background)
-    first = min(numbers)
     canvas = _Canvas(settings, settings.view or backgrounds.view(first) or _around(tracks, found))
     rows = dict(tracks.by_frame())
     nothing = slice(0, 0)
-    for frame in range(first, max(numbers) + 1):
+    for frame in range(first, last + 1):
         overlay = Image.new("RGBA", (FINER * canvas.size[0], FINER * canvas.size[1]), (0, 0, 0, 0))
         pen = ImageDraw.Draw(overlay)
         if frame in found:

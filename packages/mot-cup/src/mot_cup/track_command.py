@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.progress import track as progress
 
+from mot_cup import likelihood
 from mot_cup._bytetrack import ByteTrack
 from mot_cup._detections import Detections
 from mot_cup._noise import BYTETRACK_PAPER_FACTORS, PAPER_FACTORS, PaperCompat
@@ -48,6 +49,17 @@ def track_command(
     calibration: Annotated[
         Path | None, typer.Option(help="For conformal: a file that mot-cup calibrate wrote.")
     ] = None,
+    noise: Annotated[
+        Path | None,
+        typer.Option(help="The filter's noise, and with it its state: a file that mot-cup noise wrote."),
+    ] = None,
+    begin_score: Annotated[
+        float | None, typer.Option(help="For sort: detections of a lower score begin no track.")
+    ] = None,
+    coast: Annotated[
+        float | None,
+        typer.Option(help="For sort: frames in which a track is reported after its last detection."),
+    ] = None,
     min_score: Annotated[float, typer.Option(help="Leave out detections of a lower score.")] = -np.inf,
     settings: Annotated[
         list[str] | None,
@@ -68,11 +80,16 @@ def track_command(
             "Make one by mot-cup calibrate, or leave it out.",
         )
     known = Calibration.load(calibration) if calibration else None
-    chosen = make(tracker, uncertainty, settings or [])
+    own = {"begin_score": begin_score, "coast": coast}
+    given = [f"{name}={value}" for name, value in own.items() if value is not None]
+    if tracker != "sort" and given:
+        raise SettingError(f"--begin-score or --coast with {tracker}", "with sort alone", "Leave them out.")
+    chosen = make(tracker, uncertainty, [*(settings or []), *given], noise)
     console = Console(stderr=True)
     rows = []
+    # A thread that draws may collect what LLVM left, and wait for ever for the lock of a compilation.
     for name, (source, target) in progress(
-        files(detections, output).items(), "tracking", console=console, transient=True
+        files(detections, output).items(), "tracking", console=console, transient=True, auto_refresh=False
     ):
         frames: Mapping[int, Detections] = read_detections(source)
         if min_score > -np.inf:
@@ -89,11 +106,22 @@ def track_command(
     write_document(document, json)
 
 
-def make(tracker: str, uncertainty: str, assignments: Sequence[str]) -> Any:
+def make(tracker: str, uncertainty: str, assignments: Sequence[str], noise: Path | None = None) -> Any:
     """Return a tracker with some of its settings changed, those that are numbers, words or switches.
+
+    Parameters
+    ----------
+    tracker : {"sort", "bytetrack", "ocsort"}
+    uncertainty : {"off", "covariance", "conformal", "paper"}
+    assignments : sequence of str
+        ``NAME=VALUE``.
+    noise : Path, optional
+        A file with the filter's noise, and its state.
 
     Raises
     ------
+    DataError
+        The noise cannot be read.
     SettingError, UnknownNameError
         A setting is unknown or impossible.
     """
@@ -105,12 +133,15 @@ def make(tracker: str, uncertainty: str, assignments: Sequence[str]) -> Any:
         if isinstance(parameter.default, bool | int | float | str) and name != "uncertainty"
     ]
     values = override(dataclasses.make_dataclass("Settings", fields, frozen=True)(), assignments)
+    chosen = vars(values)
+    if noise:
+        chosen["noise"], chosen["state"] = likelihood.load(noise)
     if uncertainty == "paper":
         if tracker == "ocsort":
             raise SettingError("the paper's uncertainty in OC-SORT", "sort or bytetrack", "Use covariance.")
         factors = PAPER_FACTORS if tracker == "sort" else BYTETRACK_PAPER_FACTORS
-        return kind(**vars(values), uncertainty=PaperCompat(factors["upper bound"]))
-    return kind(**vars(values), uncertainty="off" if uncertainty == "off" else "covariance")
+        return kind(**chosen, uncertainty=PaperCompat(factors["upper bound"]))
+    return kind(**chosen, uncertainty="off" if uncertainty == "off" else "covariance")
 
 
 def files(detections: Path, output: Path) -> dict[str, tuple[Path, Path]]:

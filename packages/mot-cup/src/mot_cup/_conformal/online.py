@@ -188,12 +188,27 @@ def assess(stream: Stream, online: OnlineConformal) -> Assessment:
     An infinite interval covers; in the interval score, which it would make infinite, it counts as one of
     the largest calibration score.
     """
-    used = online.follow(stream)
-    finite = np.where(np.isfinite(used), used, online.largest)
+    return assess_quantiles(stream, online.follow(stream), online.level, online.largest)
+
+
+def assess_quantiles(stream: Stream, used: Floats, level: float, largest: ArrayLike = np.inf) -> Assessment:
+    """Say how the intervals of given quantiles did on a labelled stream.
+
+    Parameters
+    ----------
+    stream : Stream
+    used : ndarray of float64
+        The quantiles in force at every score, of shape (n, d).
+    level : float
+        The nominal coverage.
+    largest : array_like
+        What infinite quantiles count as in the interval score.
+    """
+    finite = np.where(np.isfinite(used), used, largest)
     errors = stream.scores * stream.sigma
     return Assessment(
-        (stream.scores <= used).mean(axis=0) - online.level,
-        interval_score(errors, finite * stream.sigma, online.level).mean(axis=0),
+        (stream.scores <= used).mean(axis=0) - level,
+        interval_score(errors, finite * stream.sigma, level).mean(axis=0),
         (~np.isfinite(used) | (used <= 0)).mean(axis=0),
     )
 
