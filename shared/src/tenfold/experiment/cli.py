@@ -157,13 +157,14 @@ def progress() -> Iterator[Notify]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+    # A thread that draws may collect what LLVM left, and wait for ever for the lock of a compilation.
+    with Progress(*columns, console=console, disable=not console.is_terminal, auto_refresh=False) as bars:
         tasks: dict[str, Any] = {}
 
         def notify(stage: str, done: int, total: int) -> None:
             if stage not in tasks or done == 1:
                 tasks[stage] = bars.add_task(stage, total=total)
-            bars.update(tasks[stage], completed=done)
+            bars.update(tasks[stage], completed=done, refresh=True)
             if done == total and not console.is_terminal:
                 console.print(f"{stage}: {total} of {total}")
 
