@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import gammaincinv, ndtr
 
 from mot_cup._boxes import Floats
 from tenfold import DataError, SettingError
@@ -80,6 +79,9 @@ def gaussian_crps(errors: ArrayLike, sigma: ArrayLike) -> Floats:
 
     Parameters and errors are those of `gaussian_nll`.
     """
+    # Imported here, because scipy.special takes longer to import than all of this package.
+    from scipy.special import ndtr
+
     e, s = _errors_and_sigma(errors, sigma)
     z = e / s
     density = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
@@ -210,6 +212,8 @@ def chi_square_bounds(count: int, dimensions: int, confidence: float = 0.95) -> 
     SettingError
         A number is not positive, or the confidence is not between 0 and 1.
     """
+    from scipy.special import gammaincinv
+
     check_level(confidence)
     if count < 1 or dimensions < 1:
         raise SettingError(

@@ -32,7 +32,7 @@ FORMS = {
 }
 MODELS = {"gcn": "GCN 128-256-256-40", "gat": "GAT 128-4x64-4x64-40"}
 FEATURES, CLASSES = 128, 40
-Epoch = Callable[[], Any]
+Epoch = Callable[[], float]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def load(form: str, task: Task) -> tuple[Any, torch.Tensor]:
 
 
 def make_epoch(model: str, form: str, task: Task, loaded: tuple[Any, torch.Tensor], seed: int) -> Epoch:
-    """Return a function that trains for one epoch: forward, backward and a step of Adam.
+    """Return a function that trains for one epoch, with a step of Adam, and returns the loss.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def make_epoch(model: str, form: str, task: Task, loaded: tuple[Any, torch.Tenso
         network = network.bfloat16()
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
 
-    def epoch() -> None:
+    def epoch() -> float:
         context = compress_activations() if form == "compressed" else contextlib.nullcontext()
         with context:
             logits = _forward(network, form, model, graph, features)
@@ -107,6 +107,7 @@ def make_epoch(model: str, form: str, task: Task, loaded: tuple[Any, torch.Tenso
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        return float(loss.detach())
 
     return epoch
 

@@ -158,7 +158,9 @@ class GraphConv(QuantizedLayer):
             return activate(self._activation, h)
         relu = is_relu(self._activation)
         if edge_weight is None:
-            h = ops.convolution(graph, x, weight.t(), self.bias, policy=policy, relu=relu, **norms)
+            h = ops.convolution(
+                graph, graph.gather(x), weight.t(), self.bias, policy=policy, relu=relu, **norms
+            )
         else:
             h = aggregate(graph, x, edge_weight, policy=policy, **norms)
             h = ops.linear(h, weight.t(), self.bias, policy=policy, relu=relu)

@@ -166,7 +166,9 @@ class SAGEConv(QuantizedLayer):
         if self._aggre_type == "mean":
             mean = graph.degree_power("in", -1.0)
             if not project_first and edge_weight is None:
-                return ops.convolution(graph, x, self.fc_neigh.weight, policy=policy, destination_scale=mean)
+                return ops.convolution(
+                    graph, graph.gather(x), self.fc_neigh.weight, policy=policy, destination_scale=mean
+                )
             h = aggregate(graph, x, edge_weight, policy=policy, destination_scale=mean)
         else:
             _check_same_width(self._in_src_feats, self._in_dst_feats)
