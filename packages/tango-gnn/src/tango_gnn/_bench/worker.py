@@ -51,8 +51,8 @@ def _times(candidates: Mapping[str, Callable[[], Any]], repeats: int) -> dict[st
     """Return milliseconds of wall and of CPU time: medians of interleaved rounds after one to warm up."""
     spent: dict[str, list[tuple[float, float]]] = {name: [] for name in candidates}
     for number in range(repeats + 1):
+        gc.collect()
         for name, function in candidates.items():
-            gc.collect()
             wall, cpu = time.perf_counter(), time.process_time()
             function()
             if number:
