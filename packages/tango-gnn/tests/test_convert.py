@@ -180,6 +180,15 @@ def test_sparse_tensors_of_pyg(layout):
         torch.testing.assert_close(convert(layer, OFF)(features(), matrix), theirs)
 
 
+def test_a_sparse_tensor_that_is_changed_is_read_again():
+    edge_index = torch.unique(edges(), dim=1)
+    matrix = torch.sparse_coo_tensor(edge_index.flip(0), torch.ones(edge_index.shape[1]), (NODES, NODES))
+    matrix = matrix.coalesce()
+    layer = convert(pyg.GCNConv(WIDTH, 5, normalize=False, bias=False), OFF)
+    before = layer(features(), matrix)
+    torch.testing.assert_close(layer(features(), matrix.mul_(3)), 3 * before)
+
+
 def test_other_forms_of_edges_are_refused():
     with pytest.raises(SettingError, match="edges as a list"):
         convert(pyg.GCNConv(WIDTH, 5), OFF)(features(), [[0], [1]])

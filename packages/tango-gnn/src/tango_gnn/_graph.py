@@ -13,7 +13,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -345,7 +345,7 @@ class Graph:
             return Graph.from_edges(sources, destinations, (graph.num_src_nodes(), graph.num_dst_nodes()))
 
         # DGL puts a new index in place when it changes a graph, and copies of a graph share theirs.
-        return _remember(graph._graph, 0, read)
+        return remember(graph._graph, 0, read)
 
     @staticmethod
     def from_pyg(edge_index: torch.Tensor, nodes: int | tuple[int, int] | None = None) -> Graph:
@@ -370,9 +370,9 @@ class Graph:
                 "shape (2, edges)",
                 "Transpose a list of pairs: pairs.t().contiguous().",
             )
-        return _remember(
+        return remember(
             edge_index,
-            (nodes, None if edge_index.is_inference() else edge_index._version),
+            (nodes, version_of(edge_index)),
             lambda: Graph.from_edges(edge_index[0], edge_index[1], nodes),
         )
 
@@ -399,19 +399,37 @@ def as_graph(graph: Any) -> Graph:
     )
 
 
-_read: dict[int, tuple[weakref.ref[Any], dict[Any, Graph]]] = {}
+Value = TypeVar("Value")
+
+_read: dict[int, tuple[weakref.ref[Any], dict[Any, Any]]] = {}
 
 
-def _remember(owner: Any, key: Any, read: Callable[[], Graph]) -> Graph:
+def remember(owner: Any, key: Any, read: Callable[[], Value]) -> Value:
+    """Return what was read of an object under a key, reading it the first time; forgotten with the object.
+
+    Parameters
+    ----------
+    owner : object
+        May be referred to weakly; it need not be hashable.
+    key : hashable
+        Changes when what is read does, as a tensor's version.
+    read : callable
+    """
     known = _read.get(id(owner))
     if known is None or known[0]() is not owner:
         identity = id(owner)
         known = weakref.ref(owner, lambda _: _read.pop(identity, None)), {}
         _read[identity] = known
-    graphs = known[1]
-    if key not in graphs:
-        graphs[key] = read()
-    return graphs[key]
+    values = known[1]
+    if key not in values:
+        values[key] = read()
+    value: Value = values[key]
+    return value
+
+
+def version_of(tensor: torch.Tensor) -> int | None:
+    """Return how often a tensor was changed in place; None for one that does not count its changes."""
+    return None if tensor.is_inference() else tensor._version
 
 
 def _offsets(ends: torch.Tensor, nodes: int) -> torch.Tensor:

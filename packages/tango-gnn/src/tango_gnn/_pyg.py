@@ -17,10 +17,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from tango_gnn import ops
-from tango_gnn._graph import Graph
+from tango_gnn._graph import Graph, remember, version_of
 from tango_gnn._policy import Policy
 from tango_gnn.nn._graphconv import aggregate
 from tango_gnn.nn._layer import QuantizedLayer
@@ -210,9 +209,6 @@ class PyGSAGEConv(PyGLayer):
         return h
 
 
-_edges = WeakTensorKeyDictionary()
-
-
 def edges_of(adjacency: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Return PyG's edge list, shape (2, edges), of what its layers take, and weights unless all are 1.
 
@@ -234,12 +230,13 @@ def edges_of(adjacency: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
         )
     if adjacency.layout is torch.strided:
         return adjacency, None
-    if adjacency not in _edges:
+
+    def read() -> tuple[torch.Tensor, torch.Tensor | None]:
         entries = adjacency.detach().to_sparse_coo().coalesce()
         values = None if bool((entries.values() == 1).all()) else entries.values().float()
-        _edges[adjacency] = entries.indices().flip(0).contiguous(), values
-    edges: tuple[torch.Tensor, torch.Tensor | None] = _edges[adjacency]
-    return edges
+        return entries.indices().flip(0).contiguous(), values
+
+    return remember(adjacency, ("edges", version_of(adjacency)), read)
 
 
 def _one_loop_each(graph: Graph) -> Graph:

@@ -161,19 +161,19 @@ def _claim(run: Run[Settings]) -> None:
 
     for threads in run.settings.threads:
         named = f"{threads} thread{'s' * (threads > 1)}"
-        for name, model, other, least in GOALS:
-            ours, theirs = (best(run.metrics, threads, model, form) for form in ("int8", other))
+        compared = list(GOALS)
+        for primitive in dict.fromkeys(
+            key.split("/")[2] for key in run.metrics if key.startswith(f"{threads}/default/")
+        ):
+            compared += [
+                (primitive, primitive, other, least)
+                for start, (other, least) in PRIMITIVE_GOALS.items()
+                if primitive.startswith(start)
+            ]
+        for name, measured, other, least in compared:
+            ours, theirs = (best(run.metrics, threads, measured, form) for form in ("int8", other))
             if ours and theirs:
                 run.claim(goal(f"{name}, {named}", least, theirs / ours))
-        primitives = dict.fromkeys(
-            key.split("/")[2] for key in run.metrics if key.startswith(f"{threads}/default/")
-        )
-        for primitive in primitives:
-            for start, (other, least) in PRIMITIVE_GOALS.items():
-                if primitive.startswith(start):
-                    ours, theirs = (best(run.metrics, threads, primitive, form) for form in ("int8", other))
-                    if ours and theirs:
-                        run.claim(goal(f"{primitive}, {named}", least, theirs / ours))
     for model in run.settings.models:
         # A small network may find all its memory in what the process has already.
         if run.metrics.get(f"memory/{model}/dgl"):
