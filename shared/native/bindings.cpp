@@ -61,13 +61,17 @@ using Optional = std::optional<Tensor>;
 
 const float *floats_or_null(const Optional &tensor) { return tensor ? tensor->data<float>() : nullptr; }
 
+template <class Element>
+const Element *data_or_null(const Optional &tensor) {
+    return tensor && tensor->holds<Element>() ? tensor->data<Element>() : nullptr;
+}
+
 // Without factors for the rows it does not matter where they end.
 Floats floats(const Tensor &x, const Optional &row_scale, const Optional &positive) {
     int64_t columns = 1;
     for (int d = row_scale ? 1 : 0; d < x.dimensions(); ++d) columns *= x.size(d);
-    const bool are_floats = positive && positive->holds<float>();
-    return {x.data<float>(), columns, floats_or_null(row_scale), are_floats ? positive->data<float>() : nullptr,
-            positive && !are_floats ? positive->data<int8_t>() : nullptr};
+    return {x.data<float>(), columns, floats_or_null(row_scale), data_or_null<float>(positive),
+            data_or_null<int8_t>(positive), data_or_null<uint8_t>(positive)};
 }
 
 int64_t elements_of(const Tensor &x) {
@@ -169,6 +173,12 @@ NB_MODULE(_native, module) {
             },
             nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg().none(),
             nb::arg(), nb::arg(), nogil)
+        .def(
+            "positive_bits",
+            [](const InstructionSet &isa, Tensor x, Tensor bits, int threads) {
+                positive_bits(isa, x.data<float>(), elements_of(x), bits.data<uint8_t>(), threads);
+            },
+            nogil)
         .def(
             "int8_matmul",
             [](const InstructionSet &isa, Tensor a, Tensor b, Tensor scale, Optional row_scale, Optional bias,

@@ -33,6 +33,13 @@ inline void quantize(const InstructionSet &isa, Floats x, Rounding rounding, int
     in_parallel(parts, [&](int part) { isa.quantize(x, rounding, bounds[part], bounds[part + 1], quantized); });
 }
 
+inline void positive_bits(const InstructionSet &isa, const float *x, int64_t size, uint8_t *bits, int threads) {
+    const int64_t bytes = (size + 7) / 8;
+    const int parts = parts_for(size, bytes, threads);
+    const auto bounds = even_bounds(bytes, parts);
+    in_parallel(parts, [&](int part) { isa.positive_bits(x, size, bounds[part], bounds[part + 1], bits); });
+}
+
 inline int64_t whole(int64_t size, int64_t unit) { return (size + unit - 1) / unit * unit; }
 
 // A product of bytes takes this much less time than one of floats, which parts_for counts in.

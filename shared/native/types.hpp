@@ -133,9 +133,10 @@ struct Floats {
     const float *data;
     int64_t columns;
     const float *row_scale;
-    // Elements count as zero where these, of one type or the other, are not positive.
+    // Elements count as zero where these, of one type or another, are not positive; bits as positive_bits packs them.
     const float *positive_floats;
     const int8_t *positive_bytes;
+    const uint8_t *positive_bits;
 };
 
 // How floats become integers: x * factor, rounded at random with the hash of each element's index
@@ -206,6 +207,8 @@ struct InstructionSet {
     // Of the elements of the range; a largest magnitude is returned as a key, see generic/magnitude.hpp.
     uint32_t (*absmax)(Floats x, int64_t begin, int64_t end);
     void (*quantize)(Floats x, Rounding rounding, int64_t begin, int64_t end, int8_t *quantized);
+    // Bit j of byte i is whether x[8 i + j] > 0, for the bytes [begin, end) of x's `size` elements.
+    void (*positive_bits)(const float *x, int64_t size, int64_t begin, int64_t end, uint8_t *bits);
 
     Int8Kernels int8;
 };

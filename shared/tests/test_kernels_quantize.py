@@ -50,10 +50,12 @@ numbers = st.one_of(
 
 
 def masks(draw, size):
-    kind = draw(st.sampled_from([None, torch.float32, torch.int8, torch.bool]))
+    kind = draw(st.sampled_from([None, "bits", torch.float32, torch.int8, torch.bool]))
     if kind is None:
         return None
     signs = torch.tensor(draw(st.lists(st.integers(-2, 2), min_size=size, max_size=size)))
+    if kind == "bits":
+        return kernels.positive_bits(signs.float(), implementation="reference")
     return signs > 0 if kind is torch.bool else signs.to(kind)
 
 
@@ -67,7 +69,9 @@ def quantize_arguments(draw):
     return {
         "x": x.view(rows, columns),
         "row_scale": None if row_scale is None else torch.tensor(row_scale, dtype=torch.float32),
-        "positive": None if positive is None else positive.view(rows, columns),
+        "positive": positive
+        if positive is None or positive.dtype is torch.uint8
+        else positive.view(rows, columns),
     }
 
 
@@ -91,6 +95,26 @@ def test_native_is_the_reference_to_the_bit(arguments, scale, levels, seed, impl
     options = {**arguments, "scale": torch.tensor(scale), "levels": levels, "seed": seed}
     ours = kernels.quantize(**options, implementation=implementation)
     assert torch.equal(ours, kernels.quantize(**options, implementation="reference"))
+
+
+@settings(max_examples=100, deadline=None)
+@given(values=st.lists(numbers, max_size=1200), implementation=st.sampled_from(IMPLEMENTATIONS))
+def test_bits_are_those_of_numpy(values, implementation):
+    x = torch.tensor(values, dtype=torch.float32)
+    bits = kernels.positive_bits(x, implementation=implementation)
+    assert bits.tolist() == np.packbits(x.numpy() > 0, bitorder="little").tolist()
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("shape", [(300, 7), (1, 2049), (3, 5, 131)])
+def test_bits_stand_for_their_mask(implementation, shape):
+    generator = torch.Generator().manual_seed(6)
+    x, y = torch.randn(shape, generator=generator), torch.randn(shape, generator=generator)
+    bits = kernels.positive_bits(y, implementation=implementation)
+    scale = kernels.absmax(x, positive=bits, implementation=implementation) / 127
+    assert scale == kernels.absmax(x, positive=y > 0) / 127
+    q = kernels.quantize(x, scale, positive=bits, seed=1, implementation=implementation)
+    assert torch.equal(q, kernels.quantize(x, scale, positive=y > 0, seed=1, implementation="reference"))
 
 
 @settings(max_examples=100, deadline=None)
@@ -178,7 +202,7 @@ def test_the_number_of_threads_does_not_change_a_bit(implementation, seed):
             x, largest / 127, row_scale=row_scale, positive=x.sin(), seed=seed, implementation=implementation
         )
         whole = kernels.quantize(x, largest / 127, seed=seed, implementation=implementation)
-        return largest, q, whole
+        return largest, q, whole, kernels.positive_bits(x, implementation=implementation)
 
     alone = run(1)
     for threads in (2, 3, 5):

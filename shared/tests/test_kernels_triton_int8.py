@@ -11,10 +11,15 @@ from triton_interpreter import needs_triton, run_checks
 
 from tenfold import kernels
 
-CHECKS = 3 + 4 * 3 + 5 + 4 * 4 + 1 + 5 + 2
+CHECKS = 4 + 4 * 4 + 4 + 5 + 4 * 4 + 1 + 5 + 2
 
 SHAPES = {"matrix": (37, 70), "row": (1, 5), "vector": (5000,), "scalar": ()}
-MASKS = {"float32": lambda x: x, "int8": lambda x: x.to(torch.int8), "bool": lambda x: x > 0}
+MASKS = {
+    "float32": lambda x: x,
+    "int8": lambda x: x.to(torch.int8),
+    "bool": lambda x: x > 0,
+    "bits": lambda x: kernels.positive_bits(x, implementation="reference"),
+}
 
 
 @needs_triton
@@ -53,6 +58,13 @@ def check_quantize(shape, mask):
             settings = {"levels": levels, "seed": seed, "row_scale": row_scale, "positive": kept}
             ours, expected = _both(kernels.quantize, x, scale, **settings)
             assert torch.equal(ours, expected)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def check_positive_bits(shape):
+    x, _ = _random(SHAPES[shape])
+    ours, expected = _both(kernels.positive_bits, x)
+    assert torch.equal(ours, expected)
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e-39, math.inf, math.nan, 1.0])

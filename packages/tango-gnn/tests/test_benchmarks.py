@@ -9,7 +9,7 @@ from tango_gnn import benchmarks
 from tango_gnn._bench import worker
 from tango_gnn._bench.forms import FORMS, LAYERS, available, load, make_epoch, make_task
 from tango_gnn._bench.tables import best
-from tenfold import SettingError
+from tenfold import SettingError, TenfoldError
 
 SMALL = benchmarks.Settings(nodes=300, edges=3000, threads=(1,), repeats=1, scaling=(500, 1000))
 
@@ -86,3 +86,9 @@ def test_forms_are_of_the_same_size():
 def test_impossible_settings_are_refused(change):
     with pytest.raises(SettingError):
         benchmarks.Settings(**change)
+
+
+def test_a_measurement_that_fails_says_which(monkeypatch, tmp_path):
+    monkeypatch.setattr(benchmarks.sys, "executable", "false")
+    with pytest.raises(TenfoldError, match="measurement of primitives, 1 thread.*ended with 1"):
+        benchmarks.bench.execute(SMALL, out=tmp_path)

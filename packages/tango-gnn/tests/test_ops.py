@@ -361,6 +361,31 @@ def test_attention_is_a_softmax_of_the_scores(policy: Policy) -> None:
         torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize(
+    "policy",
+    [
+        Policy.off(),
+        NEAREST,
+        replace(NEAREST, keep_scores=False),
+        replace(NEAREST, keep_attention=False),
+        replace(NEAREST, reuse=False),
+    ],
+    ids=str,
+)
+def test_attention_need_not_be_kept_for_its_sum(policy: Policy) -> None:
+    graph, (x, _) = make(CASES["u_mul_e_sum"], (6, 5, 3, 7, 4, 20), 0)
+    _, scores = make(CASES["u_add_v"], (6, 5, 3, 7, 4, 20), 0)
+
+    def apart(x: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        a = ops.edge_attention(graph, u, v, policy=policy)
+        return ops.u_mul_e_sum(graph, x, a, policy=policy)
+
+    dy = torch.randn(5, 3, 7)
+    in_one = partial(ops.attention_sum, graph, policy=policy)
+    for one, other in zip(run(in_one, (x, *scores), dy), run(apart, (x, *scores), dy), strict=True):
+        assert torch.equal(one, other)
+
+
 def plain_softmax(graph: Graph, scores: torch.Tensor) -> torch.Tensor:
     rows = [scores[graph.indptr[i] : graph.indptr[i + 1]].softmax(0) for i in range(graph.destinations)]
     return torch.cat(rows)

@@ -90,5 +90,6 @@ constexpr InstructionSet instruction_set(const char *name, bool (*supported)()) 
             group_norms,
             absmax,
             quantize,
+            positive_bits,
             int8_kernels<Simd>()};
 }

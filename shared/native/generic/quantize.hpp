@@ -1,4 +1,4 @@
-// Largest magnitudes and quantisation, as plain loops that the compiler turns into vectors: every
+// Largest magnitudes, quantisation and masks, as plain loops that the compiler turns into vectors: every
 // instruction set computes the same bits. Without fused multiply-add, which CMakeLists.txt forbids.
 
 // So many elements at a time, while those a while ahead are fetched into the cache: a page ends where the
@@ -24,21 +24,43 @@ void by_pieces(const Floats &x, int64_t begin, int64_t end, Function function) {
     }
 }
 
+// A mask gives, for every piece, the function of an index that says which elements count.
 struct Everywhere {
-    bool operator()(int64_t) const { return true; }
+    static auto piece(int64_t, int64_t) {
+        return [](int64_t) { return true; };
+    }
 };
 
 template <class Element>
 struct WherePositive {
     const Element *mask;
-    bool operator()(int64_t i) const { return mask[i] > 0; }
+    auto piece(int64_t, int64_t) const {
+        return [mask = mask](int64_t i) { return mask[i] > 0; };
+    }
+};
+
+// The bits of a piece are made bytes first, eight at a time, which the loops then take as vectors.
+struct WhereBitsAreSet {
+    const uint8_t *bits;
+    alignas(64) uint8_t bytes[elements_at_once + 16] = {};
+
+    auto piece(int64_t first, int64_t last) {
+        const int64_t start = first & ~int64_t(7);
+        for (int64_t i = start; i < last; i += 8) {
+            const uint64_t each_bit = bits[i >> 3] * 0x0101010101010101u & 0x8040201008040201u;
+            const uint64_t zeros_and_ones = (each_bit + 0x7f7f7f7f7f7f7f7fu) >> 7 & 0x0101010101010101u;
+            __builtin_memcpy(bytes + (i - start), &zeros_and_ones, sizeof zeros_and_ones);
+        }
+        return [this, start](int64_t i) { return bytes[i - start] != 0; };
+    }
 };
 
 template <class Mask>
-uint32_t absmax_where(const Floats &x, int64_t begin, int64_t end, Mask counts) {
+uint32_t absmax_where(const Floats &x, int64_t begin, int64_t end, Mask mask) {
     int32_t largest = 0;
     by_pieces(x, begin, end, [&](int64_t first, int64_t last, float factor) {
         const float *data = x.data;
+        const auto counts = mask.piece(first, last);
         for (int64_t i = first; i < last; ++i) {
             const float scaled = data[i] * factor;
             const int32_t key = magnitude_key(counts(i) ? scaled : 0.0f);
@@ -51,6 +73,7 @@ uint32_t absmax_where(const Floats &x, int64_t begin, int64_t end, Mask counts) 
 inline uint32_t absmax(Floats x, int64_t begin, int64_t end) {
     if (x.positive_floats) return absmax_where(x, begin, end, WherePositive<float>{x.positive_floats});
     if (x.positive_bytes) return absmax_where(x, begin, end, WherePositive<int8_t>{x.positive_bytes});
+    if (x.positive_bits) return absmax_where(x, begin, end, WhereBitsAreSet{x.positive_bits});
     return absmax_where(x, begin, end, Everywhere());
 }
 
@@ -69,12 +92,13 @@ inline float uniform(uint32_t low, uint32_t key, uint32_t second_key) {
 constexpr float round_to_nearest = 0x1.8p23f;
 
 template <class Mask>
-void quantize_where(const Floats &x, const Rounding &rounding, int64_t begin, int64_t end, Mask counts,
+void quantize_where(const Floats &x, const Rounding &rounding, int64_t begin, int64_t end, Mask mask,
                     int8_t *quantized) {
     const float most = float(rounding.levels);
     by_pieces(x, begin, end, [&](int64_t first, int64_t last, float row_scale) {
         const float *data = x.data;
         const float factor = row_scale * rounding.factor;
+        const auto counts = mask.piece(first, last);
         const auto scaled = [&](int64_t i) {
             float v = data[i] * factor;
             v = counts(i) ? v : 0.0f;
@@ -103,6 +127,26 @@ inline void quantize(Floats x, Rounding rounding, int64_t begin, int64_t end, in
         quantize_where(x, rounding, begin, end, WherePositive<float>{x.positive_floats}, quantized);
     else if (x.positive_bytes)
         quantize_where(x, rounding, begin, end, WherePositive<int8_t>{x.positive_bytes}, quantized);
+    else if (x.positive_bits)
+        quantize_where(x, rounding, begin, end, WhereBitsAreSet{x.positive_bits}, quantized);
     else
         quantize_where(x, rounding, begin, end, Everywhere(), quantized);
+}
+
+inline void positive_bits(const float *x, int64_t size, int64_t begin, int64_t end, uint8_t *bits) {
+    constexpr int64_t at_once = elements_at_once / 8;
+    for (int64_t byte = begin; byte < end; byte += at_once) {
+        const int64_t bytes = end - byte < at_once ? end - byte : at_once;
+        const float *from = x + 8 * byte;
+        const int64_t count = size - 8 * byte < 8 * bytes ? size - 8 * byte : 8 * bytes;
+        alignas(64) uint8_t zeros_and_ones[elements_at_once] = {};
+        for (int64_t i = 0; i < count; i += 16) __builtin_prefetch(from + i + elements_ahead);
+        for (int64_t i = 0; i < count; ++i) zeros_and_ones[i] = from[i] > 0.0f;
+        for (int64_t i = 0; i < bytes; ++i) {
+            uint64_t eight;
+            __builtin_memcpy(&eight, zeros_and_ones + 8 * i, sizeof eight);
+            // Moves the byte of element j to bit j of the highest byte.
+            bits[byte + i] = uint8_t(eight * 0x0102040810204080u >> 56);
+        }
+    }
 }

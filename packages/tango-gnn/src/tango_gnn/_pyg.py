@@ -154,9 +154,13 @@ class PyGGATConv(PyGLayer):
             if f_destination is None
             else (f_destination * self.att_dst).sum(-1)
         )
-        a = ops.edge_attention(graph, left, right, policy=policy, slope=self.slope)
-        a = F.dropout(a, self.dropout, self.training)
-        h = ops.u_mul_e_sum(graph, f_source, a, policy=policy)
+        drops = self.training and self.dropout > 0
+        if return_attention_weights is None and not drops:
+            h = ops.attention_sum(graph, f_source, left, right, policy=policy, slope=self.slope)
+        else:
+            a = ops.edge_attention(graph, left, right, policy=policy, slope=self.slope)
+            a = F.dropout(a, self.dropout, self.training)
+            h = ops.u_mul_e_sum(graph, f_source, a, policy=policy)
         h = h.flatten(1) if self.concat else h.mean(1)
         if self.res is not None and destination is not None:
             h = h + ops.linear(destination, self.res.weight, policy=policy)

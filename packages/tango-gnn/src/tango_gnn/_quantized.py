@@ -115,8 +115,9 @@ def quantize_once(
         Largest magnitude of what is to be quantised, where the operator that made `x` knows it.
     row_scale : Tensor, shape (rows,), float32, optional
         Quantise ``x * row_scale[:, None]``.
-    positive : Tensor, like `x`, optional
-        Quantise zero where it is not positive: what a ReLU that returned `positive` lets through.
+    positive : Tensor, optional
+        What a ReLU returned, or its bits as `tenfold.kernels.positive_bits` packs them: quantise zero where
+        it is not positive.
     """
     if absmax is None and policy.reuse and row_scale is None and positive is None:
         absmax = _recall(x).absmax

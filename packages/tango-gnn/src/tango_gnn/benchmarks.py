@@ -2,7 +2,9 @@
 
 Every configuration, of threads and of the allocator, is a process of its own; in it all forms take turns.
 By default glibc gives large tensors back to the system as soon as they are freed, and every epoch pays for
-their pages again; ``kept`` lets it keep them. A form's best of the two is what the headline compares.
+their pages again; ``kept`` lets it keep them. A form's best of the two is what the headline compares. Memory
+is weighed under glibc as it is, and where it gives back every large tensor at once: between the two lies what
+is free and not given back.
 
 Three controls tell where a gain is from: our own kernels in float32, DGL in bfloat16, and DGL with
 activations in two bits, which saves memory alone.
@@ -10,6 +12,7 @@ activations in two bits, which saves memory alone.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -22,13 +25,15 @@ from typing import Any
 from tango_gnn._bench.forms import FORMS, MODELS
 from tango_gnn._bench.tables import (
     ALLOCATORS,
+    WEIGHED_ALLOCATORS,
     best,
     epoch_table,
+    least_memory,
     memory_table,
     primitive_table,
     scaling_table,
 )
-from tenfold import SettingError
+from tenfold import SettingError, TenfoldError
 from tenfold.experiment import Claim, Experiment, Record, Run
 
 TIMED = ("dgl", "dgl bf16", "pyg", "own", "int8")
@@ -60,7 +65,7 @@ class Settings:
     models : tuple of str
         "gcn" and "gat".
     repeats : int
-        Rounds, after one to warm up.
+        Rounds, after two to warm up.
     scaling : tuple of int
         Numbers of edges of graphs with as many edges a node.
     """
@@ -98,13 +103,12 @@ def measure(run: Run[Settings]) -> None:
         model, threads, allocator = epochs[index]
         times = _ask(run, "epochs", threads, allocator, model=model, forms=TIMED)
         _log_times(run, f"{threads}/{allocator}/{model}", times)
-    weighed = [(model, form) for model in settings.models for form in WEIGHED]
+    weighed = list(itertools.product(settings.models, WEIGHED, WEIGHED_ALLOCATORS))
     for index in run.stage("memory", len(weighed)):
-        model, form = weighed[index]
-        for name, peak in _ask(
-            run, "memory", settings.threads[0], "default", model=model, forms=[form]
-        ).items():
-            run.log(f"memory/{model}/{name}", peak)
+        model, form, allocator = weighed[index]
+        peaks = _ask(run, "memory", settings.threads[0], allocator, model=model, forms=[form])
+        for name, peak in peaks.items():
+            run.log(f"memory/{allocator}/{model}/{name}", peak)
     for index in run.stage("scaling", len(settings.scaling)):
         edges = settings.scaling[index]
         nodes = max(1, round(edges * settings.nodes / settings.edges))
@@ -131,7 +135,7 @@ def _ask(run: Run[Settings], kind: str, threads: int, allocator: str, **more: An
     }
     environment = {
         **os.environ,
-        **ALLOCATORS[allocator],
+        **{**ALLOCATORS, **WEIGHED_ALLOCATORS}[allocator],
         "OMP_NUM_THREADS": str(threads),
         "DGLBACKEND": "pytorch",
     }
@@ -140,8 +144,14 @@ def _ask(run: Run[Settings], kind: str, threads: int, allocator: str, **more: An
         env=environment,
         stdout=subprocess.PIPE,
         text=True,
-        check=True,
+        check=False,
     )
+    if done.returncode:
+        raise TenfoldError(
+            f"the measurement of {kind}, {threads} thread(s), {allocator}, ended with {done.returncode}",
+            "0",
+            "See what it printed above; -9 is a lack of memory. Go on with --resume.",
+        )
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
 
@@ -176,9 +186,9 @@ def _claim(run: Run[Settings]) -> None:
                 run.claim(goal(f"{name}, {named}", least, theirs / ours))
     for model in run.settings.models:
         # A small network may find all its memory in what the process has already.
-        if run.metrics.get(f"memory/{model}/dgl"):
-            share = run.metrics[f"memory/{model}/int8"] / run.metrics[f"memory/{model}/dgl"]
-            run.claim(goal(f"memory, {MODELS[model]}", 0.6, share, "of DGL's"))
+        ours, theirs = (least_memory(run.metrics, model, form) for form in ("int8", "dgl"))
+        if ours is not None and theirs:
+            run.claim(goal(f"memory, {MODELS[model]}", 0.6, ours / theirs, "of DGL's"))
 
 
 def plot(records: Sequence[Record], folder: Path) -> list[Path]:

@@ -38,7 +38,7 @@ from tenfold.kernels._edge_attention import edge_attention, edge_attention_backw
 from tenfold.kernels._edge_sum import edge_sum
 from tenfold.kernels._group_norms import group_norms, group_topk_mask
 from tenfold.kernels._int8_matmul import int8_matmul
-from tenfold.kernels._quantize import absmax, quantize
+from tenfold.kernels._quantize import absmax, positive_bits, quantize
 from tenfold.kernels._registry import IMPLEMENTATIONS, Operator, operators
 from tenfold.kernels._sddmm import sddmm_u_add_v, sddmm_u_dot_v
 from tenfold.kernels._selection import picks, use
@@ -62,6 +62,7 @@ __all__ = [
     "int8_matmul",
     "operators",
     "picks",
+    "positive_bits",
     "quantize",
     "sddmm_u_add_v",
     "sddmm_u_dot_v",

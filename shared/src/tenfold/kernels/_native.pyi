@@ -31,6 +31,7 @@ class InstructionSet:
         threads: int,
         /,
     ) -> None: ...
+    def positive_bits(self, x: Tensor, bits: Tensor, threads: int, /) -> None: ...
     def int8_matmul(
         self,
         a: Tensor,

@@ -10,7 +10,7 @@ counts: element i of a tensor gets ``hash(seed, i)``, whichever implementation, 
 computes it.
 
 Two factors are fused because both would cost a pass over the tensor: one for each row (the norm of a
-node's degree) and the mask of a ReLU whose gradient is quantised.
+node's degree) and the mask of a ReLU whose gradient is quantised, for which a bit an element is enough.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def absmax(
         Other types than float32 are converted to it.
     row_scale : Tensor, shape (x.shape[0],), float32, optional
         Factor of every row.
-    positive : Tensor, shape of `x`, float32, int8 or bool, optional
-        Elements where it is not positive count as zero.
+    positive : Tensor, shape of `x`, float32, int8 or bool, or uint8 bits, optional
+        Elements where it is not positive count as zero; it may be given as its `positive_bits`.
     implementation : str, optional
         Force an implementation, as `use` takes it.
 
@@ -99,8 +99,8 @@ def quantize(
         it round to nearest, halves to even.
     row_scale : Tensor, shape (x.shape[0],), float32, optional
         Factor of every row.
-    positive : Tensor, shape of `x`, float32, int8 or bool, optional
-        Elements where it is not positive become zero.
+    positive : Tensor, shape of `x`, float32, int8 or bool, or uint8 bits, optional
+        Elements where it is not positive become zero; it may be given as its `positive_bits`.
     implementation : str, optional
         Force an implementation, as `use` takes it.
 
@@ -143,8 +143,43 @@ def quantize(
     return quantized(x, scale.detach(), levels, keys, row_scale, positive)
 
 
+def positive_bits(x: torch.Tensor, *, implementation: str | None = None) -> torch.Tensor:
+    """Bits of where a tensor is positive, a 32nd of its size, as `quantize` takes them.
+
+    Parameters
+    ----------
+    x : Tensor, any shape, floating point
+        Other types than float32 are converted to it.
+    implementation : str, optional
+        Force an implementation, as `use` takes it.
+
+    Returns
+    -------
+    Tensor, shape (ceil(x.numel() / 8),), uint8
+        Bit j, counted from the lowest, of byte i is that of element ``8 * i + j`` in row-major order.
+
+    Raises
+    ------
+    SettingError
+        `x` is not floating point, or the implementation does not take it.
+    UnknownNameError
+        There is no such implementation.
+    MissingExtraError
+        The implementation is not built or not installed.
+
+    Examples
+    --------
+    >>> kernels.positive_bits(torch.tensor([1.0, -1.0, 0.0, 2.0]))
+    tensor([9], dtype=torch.uint8)
+    """
+    x = _check("positive_bits", x, None, None)
+    return choose(_positive_bits, x, implementation).of(_positive_bits)(x)
+
+
 _absmax: Operator[torch.Tensor] = Operator("absmax", "largest magnitude, the scale of a quantised tensor")
 _quantize: Operator[torch.Tensor] = Operator("quantize", "int8 of a tensor, rounded to nearest or at random")
+
+_positive_bits: Operator[torch.Tensor] = Operator("positive_bits", "bits of where a tensor is positive")
 
 _WORD = 0xFFFFFFFF
 
@@ -180,7 +215,7 @@ def _reference_absmax(
     if row_scale is not None:
         x = x * _column(row_scale, x)
     if positive is not None:
-        x = x.where(positive > 0, 0)
+        x = x.where(_kept(positive, x), 0)
     return x.abs().amax() if x.numel() else x.new_zeros(())
 
 
@@ -197,13 +232,28 @@ def _reference_quantize(
     inverse = inverse.where(~inverse.isinf(), 0)
     x = x * (inverse if row_scale is None else _column(row_scale * inverse, x))
     if positive is not None:
-        x = x.where(positive > 0, 0)
+        x = x.where(_kept(positive, x), 0)
     x = x.where(~x.isnan(), 0).clamp(-levels, levels)
     if keys is None:
         return x.round().to(torch.int8)
     below = x.floor()
     uniform = (hash_of(torch.arange(x.numel(), device=x.device), keys) >> 8).float() * 2.0**-24
     return (below + (uniform.view(x.shape) < x - below)).to(torch.int8)
+
+
+@_positive_bits.implementation("reference")
+def _reference_positive_bits(x: torch.Tensor) -> torch.Tensor:
+    size = x.numel()
+    bits = torch.zeros((size + 7) // 8 * 8, dtype=torch.uint8, device=x.device)
+    bits[:size] = x.flatten() > 0
+    return (bits.view(-1, 8) << torch.arange(8, dtype=torch.uint8, device=x.device)).sum(1, dtype=torch.uint8)
+
+
+def _kept(positive: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    if positive.dtype is not torch.uint8:
+        return positive > 0
+    bits = positive[:, None] >> torch.arange(8, dtype=torch.uint8, device=x.device) & 1
+    return bits.flatten()[: x.numel()].view(x.shape) > 0
 
 
 @_absmax.implementation("native")
@@ -245,6 +295,13 @@ def _native_quantize(
     return out
 
 
+@_positive_bits.implementation("native")
+def _native_positive_bits(instruction_set: InstructionSet, x: torch.Tensor) -> torch.Tensor:
+    bits = torch.empty((x.numel() + 7) // 8, dtype=torch.uint8)
+    instruction_set.positive_bits(x.contiguous(), bits, torch.get_num_threads())
+    return bits
+
+
 @_absmax.implementation("triton")
 def _triton_absmax(
     x: torch.Tensor, row_scale: torch.Tensor | None, positive: torch.Tensor | None
@@ -266,6 +323,13 @@ def _triton_quantize(
     from tenfold.kernels._triton import quantize
 
     return quantize.quantize(x, scale, levels, keys, row_scale, positive)
+
+
+@_positive_bits.implementation("triton")
+def _triton_positive_bits(x: torch.Tensor) -> torch.Tensor:
+    from tenfold.kernels._triton import quantize
+
+    return quantize.positive_bits(x)
 
 
 def _contiguous(tensor: torch.Tensor | None) -> torch.Tensor | None:
@@ -295,13 +359,13 @@ def _check(
             )
         check_vector(name, "row_scale", row_scale, x.shape[0], x.device)
     if positive is not None and (
-        positive.shape != x.shape
-        or positive.dtype not in (torch.float32, torch.int8, torch.bool)
+        positive.shape != (((x.numel() + 7) // 8,) if positive.dtype is torch.uint8 else x.shape)
+        or positive.dtype not in (torch.float32, torch.int8, torch.bool, torch.uint8)
         or positive.device != x.device
     ):
         raise SettingError(
             f"{name} got positive of shape {tuple(positive.shape)} and {positive.dtype} on {positive.device}",
-            f"the shape {tuple(x.shape)} and the device {x.device} of x, and float32, int8 or bool",
-            "Pass the output of the ReLU, or a mask of it.",
+            f"the shape {tuple(x.shape)} and the device {x.device} of x, and float32, int8, bool or bits",
+            "Pass the output of the ReLU, a mask of it, or positive_bits of it.",
         )
     return x.detach().float()

@@ -181,11 +181,15 @@ class GATConv(QuantizedLayer):
         else:
             left, right = ops.head_dot(f, torch.cat([attn_l, attn_r]), policy=policy).unbind(1)
             _, right = pair_of(right, graph)
-        a = ops.edge_attention(graph, left, right, policy=policy, slope=self.leaky_relu.negative_slope)
-        a = self.attn_drop(a)
-        if edge_weight is not None:
-            a = a * weights_of_edges(graph, edge_weight)
-        h = ops.u_mul_e_sum(graph, f, a, policy=policy)
+        slope = self.leaky_relu.negative_slope
+        drops = self.training and self.attn_drop.p > 0
+        if edge_weight is None and not drops and not get_attention:
+            h = ops.attention_sum(graph, f, left, right, policy=policy, slope=slope)
+        else:
+            a = self.attn_drop(ops.edge_attention(graph, left, right, policy=policy, slope=slope))
+            if edge_weight is not None:
+                a = a * weights_of_edges(graph, edge_weight)
+            h = ops.u_mul_e_sum(graph, f, a, policy=policy)
         # A sum in place costs its gradient a copy where it is on a view.
         if h_dst.dim() > 2:
             h = h.view(*h_dst.shape[:-1], *heads)

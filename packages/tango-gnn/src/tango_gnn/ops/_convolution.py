@@ -101,7 +101,7 @@ class _Convolution(torch.autograd.Function):
         y, peak = kernels.int8_matmul(
             zq.values, wq.values, zq.scale * wq.scale, transpose_b=True, bias=bias, relu=relu
         )
-        passed = y > 0 if relu else None
+        passed = kernels.positive_bits(y) if relu else None
         ctx.save_for_backward(passed, zq.values, zq.scale, *kept(weight, wq, policy))
         return remember_absmax(y, peak)
 

@@ -95,7 +95,7 @@ class _Linear(torch.autograd.Function):
         y, peak = kernels.int8_matmul(
             xq.values, wq.values, xq.scale * wq.scale, transpose_b=True, bias=bias, relu=relu
         )
-        passed = y > 0 if relu else None
+        passed = kernels.positive_bits(y) if relu else None
         ctx.save_for_backward(passed, *kept(x, xq, policy), *kept(weight, wq, policy))
         return remember_absmax(y, peak)
 

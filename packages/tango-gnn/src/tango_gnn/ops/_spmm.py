@@ -11,6 +11,7 @@ is written and as x is quantised, so that neither costs a pass of its own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -201,58 +202,76 @@ class _UMulESum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, graph: Graph, x: torch.Tensor, e: torch.Tensor, policy: Policy) -> torch.Tensor:
         ctx.graph, ctx.policy = graph, policy
-        e = e.contiguous()
-        if not policy.quantizes:
-            x = x.contiguous()
-            ctx.save_for_backward(x, e)
-            return kernels.spmm_u_mul_e(graph.indptr, graph.indices, x, e)
-        xq = quantize(x, policy, name="features to aggregate")
-        if policy.keep_attention:
-            ctx.save_for_backward(*kept(x, xq, policy), e, None)
-            return kernels.spmm_u_mul_e(graph.indptr, graph.indices, xq.values, e, scale=xq.scale)
-        eq = quantize(e, policy)
-        ctx.save_for_backward(*kept(x, xq, policy), *kept(e, eq, policy))
-        return kernels.spmm_u_mul_e(
-            graph.indptr, graph.indices, xq.values, eq.values, scale=xq.scale * eq.scale
-        )
+        z, *saved = u_mul_e(graph, x, e.contiguous(), policy)
+        ctx.save_for_backward(*saved)
+        return z
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dz: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        graph, policy = ctx.graph, ctx.policy
         _, x_wanted, e_wanted, _ = ctx.needs_input_grad
-        dx = de = None
-        if not policy.quantizes:
-            x, e = ctx.saved_tensors
-            dz = dz.contiguous()
-            if x_wanted:
-                dx = kernels.spmm_u_mul_e(
-                    graph.reversed_indptr, graph.reversed_indices, dz, e, edge_ids=graph.edge_ids
-                )
-            if e_wanted:
-                de = kernels.sddmm_u_dot_v(graph.indptr, graph.indices, x, dz)
-            return None, dx, de, None
-        *kept_x, e, e_scale = ctx.saved_tensors
-        dzq = quantize_once(dz, policy)
+        dx, de = u_mul_e_backward(ctx.graph, ctx.saved_tensors, dz, ctx.policy, x_wanted, e_wanted)
+        return None, dx, de, None
+
+
+def u_mul_e(
+    graph: Graph, x: torch.Tensor, e: torch.Tensor, policy: Policy
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor, torch.Tensor | None]:
+    """Return the sum of `u_mul_e_sum`, and what `u_mul_e_backward` needs of `x` and, last, of `e`."""
+    if not policy.quantizes:
+        x = x.contiguous()
+        return kernels.spmm_u_mul_e(graph.indptr, graph.indices, x, e), x, None, e, None
+    xq = quantize(x, policy, name="features to aggregate")
+    if policy.keep_attention:
+        z = kernels.spmm_u_mul_e(graph.indptr, graph.indices, xq.values, e, scale=xq.scale)
+        return z, *kept(x, xq, policy), e, None
+    eq = quantize(e, policy)
+    z = kernels.spmm_u_mul_e(graph.indptr, graph.indices, xq.values, eq.values, scale=xq.scale * eq.scale)
+    return z, *kept(x, xq, policy), *kept(e, eq, policy)
+
+
+def u_mul_e_backward(
+    graph: Graph,
+    saved: Sequence[torch.Tensor | None],
+    dz: torch.Tensor,
+    policy: Policy,
+    x_wanted: bool,
+    e_wanted: bool,
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Return the gradients of `u_mul_e_sum` by `x` and `e` that are wanted."""
+    *kept_x, e, e_scale = saved
+    assert e is not None
+    dx = de = None
+    if not policy.quantizes:
+        (x, _), dz = kept_x, dz.contiguous()
+        assert x is not None
         if x_wanted:
-            scale = dzq.scale
-            if not policy.keep_attention:
-                eq = restored((e, e_scale), policy)
-                e, scale = eq.values, scale * eq.scale
             dx = kernels.spmm_u_mul_e(
-                graph.reversed_indptr,
-                graph.reversed_indices,
-                dzq.values,
-                e,
-                edge_ids=graph.edge_ids,
-                scale=scale,
+                graph.reversed_indptr, graph.reversed_indices, dz, e, edge_ids=graph.edge_ids
             )
         if e_wanted:
-            xq = restored(kept_x, policy)
-            de = kernels.sddmm_u_dot_v(
-                graph.indptr, graph.indices, xq.values, dzq.values, scale=xq.scale * dzq.scale
-            )
-        return None, dx, de, None
+            de = kernels.sddmm_u_dot_v(graph.indptr, graph.indices, x, dz)
+        return dx, de
+    dzq = quantize_once(dz, policy)
+    if x_wanted:
+        scale = dzq.scale
+        if not policy.keep_attention:
+            eq = restored((e, e_scale), policy)
+            e, scale = eq.values, scale * eq.scale
+        dx = kernels.spmm_u_mul_e(
+            graph.reversed_indptr,
+            graph.reversed_indices,
+            dzq.values,
+            e,
+            edge_ids=graph.edge_ids,
+            scale=scale,
+        )
+    if e_wanted:
+        xq = restored(kept_x, policy)
+        de = kernels.sddmm_u_dot_v(
+            graph.indptr, graph.indices, xq.values, dzq.values, scale=xq.scale * dzq.scale
+        )
+    return dx, de
 
 
 class _CopyESum(torch.autograd.Function):

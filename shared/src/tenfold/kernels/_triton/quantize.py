@@ -1,4 +1,4 @@
-"""Largest magnitude of a tensor, and its rounding to int8."""
+"""Largest magnitude of a tensor, its rounding to int8, and bits of where it is positive."""
 
 # The language of @triton.jit is not Python's: mypy checks the callers only.
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, attr-defined"
@@ -59,6 +59,14 @@ def quantize(
     return quantized
 
 
+def positive_bits(x: torch.Tensor) -> torch.Tensor:
+    """Bit j of byte i is whether element ``8 * i + j`` is positive."""
+    bits = torch.empty((x.numel() + 7) // 8, dtype=torch.uint8, device=x.device)
+    if x.numel():
+        _positive_bits[(triton.cdiv(x.numel(), _BLOCK),)](x.contiguous(), bits, x.numel(), BLOCK=_BLOCK)
+    return bits
+
+
 def _mask(positive: torch.Tensor) -> torch.Tensor:
     # As a signed integer of one bit, True is negative.
     return (positive.view(torch.int8) if positive.dtype is torch.bool else positive).contiguous()
@@ -75,7 +83,7 @@ def _absmax(x, row_scale, positive, maximum, size, columns, BLOCK: tl.constexpr)
     if row_scale is not None:
         values *= tl.load(row_scale + at // columns, mask=at < size, other=0.0)
     if positive is not None:
-        values = tl.where(tl.load(positive + at, mask=at < size, other=0) > 0, values, 0.0)
+        values = tl.where(_kept(positive, at, size), values, 0.0)
     record_maximum(maximum, values)
 
 
@@ -93,7 +101,7 @@ def _quantize(
     else:
         values *= tl.load(row_scale + at // columns, mask=at < size, other=0.0) * inverse
     if positive is not None:
-        values = tl.where(tl.load(positive + at, mask=at < size, other=0) > 0, values, 0.0)
+        values = tl.where(_kept(positive, at, size), values, 0.0)
     values = tl.where(values == values, values, 0.0)
     bound = levels.to(tl.float32)
     values = tl.minimum(tl.maximum(values, -bound), bound)
@@ -105,6 +113,25 @@ def _quantize(
         # Added to 1.5 * 2 ** 23, a number is rounded to an integer, halves to even.
         values = (values + 12582912.0) - 12582912.0
     tl.store(quantized + at, values.to(tl.int8), mask=at < size)
+
+
+@triton.jit
+def _positive_bits(x, bits, size, BLOCK: tl.constexpr):
+    byte = tl.program_id(0).to(tl.int64) * (BLOCK // 8) + tl.arange(0, BLOCK // 8)
+    bit = tl.arange(0, 8)
+    at = byte[:, None] * 8 + bit[None, :]
+    positive = (tl.load(x + at, mask=at < size, other=0.0) > 0).to(tl.int32)
+    tl.store(bits + byte, tl.sum(positive << bit[None, :], 1).to(tl.uint8), mask=byte * 8 < size)
+
+
+@triton.jit
+def _kept(positive, at, size):
+    if positive.dtype.element_ty == tl.uint8:
+        byte = tl.load(positive + at // 8, mask=at < size, other=0).to(tl.int32)
+        kept = byte >> (at % 8).to(tl.int32) & 1
+    else:
+        kept = tl.load(positive + at, mask=at < size, other=0)
+    return kept > 0
 
 
 @triton.jit
