@@ -90,5 +90,5 @@ def test_impossible_settings_are_refused(change):
 
 def test_a_measurement_that_fails_says_which(monkeypatch, tmp_path):
     monkeypatch.setattr(benchmarks.sys, "executable", "false")
-    with pytest.raises(TenfoldError, match="measurement of primitives, 1 thread.*ended with 1"):
+    with pytest.raises(TenfoldError, match=r"measurement of primitives, 1 thread.*ended with 1"):
         benchmarks.bench.execute(SMALL, out=tmp_path)
