@@ -289,7 +289,7 @@ def _momentum_costs(
 
 @inlined
 def _arcsin(x: float) -> float:
-    """Return the arcsine to 1e-14; that of libm is called number by number, which takes most of a crowd's time."""
+    """Return the arcsine to 1e-14; calls of libm's, number by number, take most of a crowd's time."""
     far = abs(x) > 0.5
     square = (1 - abs(x)) / 2 if far else x * x
     place, ratio = 8 * square - 1, ARCSINE[-1]
