@@ -27,7 +27,7 @@ from mot_cup._assignment import assign
 from mot_cup._association import FREE, GIOU, Bools, generalised_overlap, overlap
 from mot_cup._boxes import Floats
 from mot_cup._compiled import compiled, inlined
-from mot_cup._kalman import copy_filter, enlarge, predict, start, update
+from mot_cup._kalman import copy_filter, enlarge, hold_sizes, predict, start, update
 from mot_cup._state_models import XYAH, XYSR, corners, measure
 from mot_cup._tracks import Ints
 
@@ -90,22 +90,10 @@ def run(
         Shape (capacity, WINDOW + 3 delta_t).
     tracker : ndarray of int64
         Tracks alive, next identity, frames seen.
-    rows : ndarray of float64
-        Detections of all frames, of shape (n, 6): corners, score, class.
-    starts : ndarray of int64
-        Shape (frames + 1,): the first row of each frame, and the number of rows.
-    errors : ndarray of float64
-        Covariances in the state's coordinates, of shape (n, 4, 4), or (0, 4, 4).
-    steps : ndarray of float64
-        Shape (frames,): frames since the frame before.
-    out : ndarray of float64
-        Shape (n, 8), to be written: corners, identity, score, class, row in the frame.
-    noise : ndarray of float64
-        Shape (5, 4, 2).
+    rows, starts, errors, steps, out, noise, model
+        As for `mot_cup._sort_step.run`.
     limits : ndarray of float64
         Shape (5,).
-    model : int
-        State model.
     recovery : int
         Measure of the pairing of what is left over, `mot_cup._association.IOU` or `GIOU`.
     min_hits : int
@@ -204,8 +192,7 @@ def _advance(
     dt: float,
 ) -> int:
     """Predict tracks and write their boxes, drop those that are none, and return how many are left."""
-    for t in range(alive):
-        _hold_size(filters, t, dt)
+    hold_sizes(filters, alive, dt)
     predict(filters, alive, noise, dt)
     kept = 0
     for t in range(alive):
@@ -219,14 +206,6 @@ def _advance(
                 _move(filters, observed, notes, t, kept)
             kept += 1
     return kept
-
-
-@compiled
-def _hold_size(filters: Floats, t: int, dt: float) -> None:
-    """Stop a size that would fall to zero or below."""
-    for j in (2, 3):
-        if filters[t, j] + dt * filters[t, j + 4] <= 0:
-            filters[t, j + 4] = 0.0
 
 
 @compiled
@@ -377,8 +356,8 @@ def _retrace(
     _centre_and_size(model, notes[:, LAST:ERRORS], t, first)
     _centre_and_size(model, rows, d, last)
     copy_filter(observed, t, filters, t)
-    _hold_size(filters, t, dt)
     its_filter, between = filters[t : t + 1], np.empty((min(len(errors), 1), 4, 4))
+    hold_sizes(its_filter, 1, dt)
     predict(its_filter, 1, noise, dt)
     for i in range(1, gap + 1 if as_published else gap):
         u = i / gap
