@@ -10,6 +10,7 @@ from slow_trackers import crowd, ocsort, same
 
 from mot_cup import BoxCovariance, Detections, OCSort
 from mot_cup._boxes import Floats
+from mot_cup._ocsort_step import _arcsin
 from tenfold import DataError, SettingError
 
 BOX = np.array([[10.0, 10.0, 30.0, 50.0]])
@@ -71,6 +72,12 @@ def test_an_exact_covariance_is_that_of_whole_matrices(seed: int) -> None:
     tracker = OCSort(det_thresh=0.3, min_hits=1, uncertainty="covariance")
     slow = ocsort(frames, high=0.3, min_hits=1, space="xywh", uncertain=True)
     same(tracker.track(frames), slow, atol=1e-8)
+
+
+def test_the_arcsine_is_numpys() -> None:
+    cosines = np.concatenate([np.linspace(-1, 1, 1001), [-0.5, 0.5, 1e-9, 1e-300]])
+    found = np.array([_arcsin(cosine) for cosine in cosines.tolist()])
+    np.testing.assert_allclose(found, np.arcsin(cosines), rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("uncertainty", ["off", "covariance"])

@@ -89,22 +89,10 @@ def run(
         Shape (capacity, NOTES).
     tracker : ndarray of float64
         Tracks alive, next identity, frames seen, time.
-    rows : ndarray of float64
-        Detections of all frames, of shape (n, 6): corners, score, class.
-    starts : ndarray of int64
-        Shape (frames + 1,): the first row of each frame, and the number of rows.
-    errors : ndarray of float64
-        Covariances in the state's coordinates, of shape (n, 4, 4), or (0, 4, 4).
-    steps : ndarray of float64
-        Shape (frames,): frames since the frame before.
-    out : ndarray of float64
-        Shape (n, 8), to be written: corners, identity, score, class, row in the frame.
-    noise : ndarray of float64
-        Shape (5, 4, 2).
+    rows, starts, errors, steps, out, noise, model
+        As for `mot_cup._sort_step.run`.
     limits : ndarray of float64
         Shape (10,).
-    model : int
-        State model.
     leftover : int
         Measure of the pairings of what is left over, or `FREE` for none.
     fuse_score : bool

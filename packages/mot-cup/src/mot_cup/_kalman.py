@@ -140,6 +140,15 @@ def start(
 
 
 @compiled
+def hold_sizes(filters: Floats, count: int, dt: float) -> None:
+    """Stop the third and fourth positions, where `predict` would take them to zero or below."""
+    for track in range(count):
+        for j in (2, 3):
+            if filters[track, j] + dt * filters[track, j + 4] <= 0:
+                filters[track, j + 4] = 0.0
+
+
+@compiled
 def predict(filters: Floats, count: int, noise: Floats, dt: float) -> None:
     """Move filters on by `dt` frames.
 

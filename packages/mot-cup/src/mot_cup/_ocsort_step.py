@@ -21,12 +21,13 @@ for none.
 from __future__ import annotations
 
 import numpy as np
+from numpy.polynomial import Chebyshev, Polynomial
 
 from mot_cup._assignment import assign
 from mot_cup._association import FREE, GIOU, Bools, generalised_overlap, overlap
 from mot_cup._boxes import Floats
-from mot_cup._compiled import compiled
-from mot_cup._kalman import copy_filter, enlarge, predict, start, update
+from mot_cup._compiled import compiled, inlined
+from mot_cup._kalman import copy_filter, enlarge, hold_sizes, predict, start, update
 from mot_cup._state_models import XYAH, XYSR, corners, measure
 from mot_cup._tracks import Ints
 
@@ -43,6 +44,12 @@ ALIVE, NEXT_ID, FRAME = range(3)
 LEAST_HIGH, LEAST_LOW, OVERLAP, INERTIA, MAX_AGE = range(5)
 # The reference's guard against a division by zero.
 TINY = 1e-6
+# Coefficients of arcsin(s) / s as a polynomial of 8 s^2 - 1, s from 0 to 1/2.
+ARCSINE = (
+    Chebyshev.interpolate(lambda square: np.arcsin(np.sqrt(square)) / np.sqrt(square), 12, (0, 0.25))
+    .convert(kind=Polynomial, domain=(0, 0.25))
+    .coef
+)
 
 
 def noted(delta_t: int) -> int:
@@ -83,22 +90,10 @@ def run(
         Shape (capacity, WINDOW + 3 delta_t).
     tracker : ndarray of int64
         Tracks alive, next identity, frames seen.
-    rows : ndarray of float64
-        Detections of all frames, of shape (n, 6): corners, score, class.
-    starts : ndarray of int64
-        Shape (frames + 1,): the first row of each frame, and the number of rows.
-    errors : ndarray of float64
-        Covariances in the state's coordinates, of shape (n, 4, 4), or (0, 4, 4).
-    steps : ndarray of float64
-        Shape (frames,): frames since the frame before.
-    out : ndarray of float64
-        Shape (n, 8), to be written: corners, identity, score, class, row in the frame.
-    noise : ndarray of float64
-        Shape (5, 4, 2).
+    rows, starts, errors, steps, out, noise, model
+        As for `mot_cup._sort_step.run`.
     limits : ndarray of float64
         Shape (5,).
-    model : int
-        State model.
     recovery : int
         Measure of the pairing of what is left over, `mot_cup._association.IOU` or `GIOU`.
     min_hits : int
@@ -197,8 +192,7 @@ def _advance(
     dt: float,
 ) -> int:
     """Predict tracks and write their boxes, drop those that are none, and return how many are left."""
-    for t in range(alive):
-        _hold_size(filters, t, dt)
+    hold_sizes(filters, alive, dt)
     predict(filters, alive, noise, dt)
     kept = 0
     for t in range(alive):
@@ -212,14 +206,6 @@ def _advance(
                 _move(filters, observed, notes, t, kept)
             kept += 1
     return kept
-
-
-@compiled
-def _hold_size(filters: Floats, t: int, dt: float) -> None:
-    """Stop a size that would fall to zero or below."""
-    for j in (2, 3):
-        if filters[t, j] + dt * filters[t, j + 4] <= 0:
-            filters[t, j + 4] = 0.0
 
 
 @compiled
@@ -260,22 +246,37 @@ def _pair_by_momentum(
 def _momentum_costs(
     notes: Floats, overlaps: Floats, rows: Floats, free: Ints, inertia: float, per_class: bool
 ) -> Floats:
-    cost, centres = np.empty_like(overlaps), np.empty((overlaps.shape[1], 2))
-    for t in range(len(centres)):
-        centres[t, 0], centres[t, 1] = _earlier(notes, t)
+    cost, tracks = np.empty_like(overlaps), overlaps.shape[1]
+    # Of a track of fewer than two detections beyond the first the direction is 0, and so is its agreement.
+    centres, directions = np.empty((2, tracks)), np.empty((2, tracks))
+    for t in range(tracks):
+        centres[0, t], centres[1, t] = _earlier(notes, t)
+        directions[0, t], directions[1, t] = notes[t, DIRECTION], notes[t, DIRECTION + 1]
     for k in range(len(free)):
         d = free[k]
         x, y, weight = (rows[d, 0] + rows[d, 2]) / 2, (rows[d, 1] + rows[d, 3]) / 2, inertia * rows[d, 4]
-        for t in range(len(centres)):
-            cost[k, t] = -overlaps[k, t]
-            if per_class and notes[t, CLASS] != rows[d, 5]:
+        for t in range(tracks):
+            dx, dy = x - centres[0, t], y - centres[1, t]
+            along = directions[0, t] * dx + directions[1, t] * dy
+            cosine = along / (np.sqrt(dx * dx + dy * dy) + TINY)
+            cost[k, t] = -overlaps[k, t] - weight * _arcsin(min(1.0, max(-1.0, cosine))) / np.pi
+        for t in range(tracks if per_class else 0):
+            if notes[t, CLASS] != rows[d, 5]:
                 cost[k, t] = np.inf
-            elif notes[t, HITS] > 0:
-                dx, dy = x - centres[t, 0], y - centres[t, 1]
-                along = notes[t, DIRECTION] * dx + notes[t, DIRECTION + 1] * dy
-                cosine = along / (np.sqrt(dx * dx + dy * dy) + TINY)
-                cost[k, t] -= weight * np.arcsin(min(1.0, max(-1.0, cosine))) / np.pi
     return cost
+
+
+@inlined
+def _arcsin(x: float) -> float:
+    """Return the arcsine to 1e-14; calls of libm's, number by number, take most of a crowd's time."""
+    far = abs(x) > 0.5
+    square = (1 - abs(x)) / 2 if far else x * x
+    place, ratio = 8 * square - 1, ARCSINE[-1]
+    for i in range(len(ARCSINE) - 2, -1, -1):
+        ratio = ratio * place + ARCSINE[i]
+    angle = np.sqrt(square) * ratio
+    angle = np.pi / 2 - 2 * angle if far else angle
+    return float(angle if x >= 0 else -angle)
 
 
 @compiled
@@ -355,8 +356,8 @@ def _retrace(
     _centre_and_size(model, notes[:, LAST:ERRORS], t, first)
     _centre_and_size(model, rows, d, last)
     copy_filter(observed, t, filters, t)
-    _hold_size(filters, t, dt)
     its_filter, between = filters[t : t + 1], np.empty((min(len(errors), 1), 4, 4))
+    hold_sizes(its_filter, 1, dt)
     predict(its_filter, 1, noise, dt)
     for i in range(1, gap + 1 if as_published else gap):
         u = i / gap

@@ -22,6 +22,7 @@ from mot_cup._kalman import (
     DENSE,
     copy_row,
     enlarge,
+    hold_sizes,
     measurement_variance,
     position_covariance,
     predict_dense,
@@ -185,7 +186,7 @@ def _take(
         first, last = starts[frame], starts[frame + 1]
         if tracker[ALIVE] + last - first > capacity:
             break
-        _hold_sizes(filters, tracker[ALIVE], steps[frame])
+        hold_sizes(filters, tracker[ALIVE], steps[frame])
         if dense:
             predict_dense(filters, tracker[ALIVE], noise, steps[frame])
         else:
@@ -248,15 +249,6 @@ def _take(
         )
         frame += 1
     return frame
-
-
-@compiled
-def _hold_sizes(filters: Floats, alive: int, dt: float) -> None:
-    """Stop sizes that would fall to zero or below."""
-    for t in range(alive):
-        for j in (2, 3):
-            if filters[t, j] + dt * filters[t, j + 4] <= 0:
-                filters[t, j + 4] = 0.0
 
 
 @compiled
