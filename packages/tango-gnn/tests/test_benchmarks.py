@@ -1,5 +1,6 @@
 """The benchmark runs whole on a small graph, every form computes the same network, and tables add up."""
 
+import dataclasses
 import json
 
 import pytest
@@ -10,6 +11,7 @@ from tango_gnn._bench import worker
 from tango_gnn._bench.forms import FORMS, LAYERS, available, load, make_epoch, make_task
 from tango_gnn._bench.tables import best
 from tenfold import SettingError, TenfoldError
+from tenfold.experiment import Run
 
 SMALL = benchmarks.Settings(nodes=300, edges=3000, threads=(1,), repeats=1, scaling=(500, 1000))
 
@@ -18,9 +20,9 @@ SMALL = benchmarks.Settings(nodes=300, edges=3000, threads=(1,), repeats=1, scal
 def record(monkeypatch, tmp_path):
     """A record whose measurements are made in this process."""
 
-    def ask(run, kind, threads, allocator, **more):
+    def request(run, kind, threads, **more):
         settings = run.settings
-        request = {
+        asked = {
             "kind": kind,
             "threads": threads,
             "nodes": settings.nodes,
@@ -30,9 +32,22 @@ def record(monkeypatch, tmp_path):
             **more,
         }
         # As it would pass from one process to another.
-        return json.loads(json.dumps(worker.main(json.loads(json.dumps(request)))))
+        return json.loads(json.dumps(asked))
+
+    def ask(run, kind, threads, allocator, **more):
+        return json.loads(json.dumps(worker.main(request(run, kind, threads, **more))))
+
+    def alternate(run, forms, threads, allocator, **more):
+        of_forms = {
+            form: worker.epochs(request(run, "epochs", threads, form=form, **more))
+            for form in available(forms)
+        }
+        for _ in range(2):
+            times = {form: next(epochs) for form, epochs in of_forms.items()}
+        return times
 
     monkeypatch.setattr(benchmarks, "_ask", ask)
+    monkeypatch.setattr(benchmarks, "_alternate", alternate)
     return benchmarks.bench.execute(SMALL, out=tmp_path)
 
 
@@ -80,6 +95,13 @@ def test_forms_are_of_the_same_size():
             for form in available(["dgl", "int8", "pyg"])
         }
         assert len({sum(size) for size in sizes.values()}) == 1, model
+
+
+def test_processes_take_turns(tmp_path):
+    settings = dataclasses.replace(SMALL, models=("gcn",))
+    run = Run(settings, "power-law", 0, 1, tmp_path)
+    times = benchmarks._alternate(run, ("own", "int8"), 1, "kept", model="gcn")
+    assert all(times[form][clock] > 0 for form in ("own", "int8") for clock in ("wall", "cpu"))
 
 
 @pytest.mark.parametrize("change", [{"nodes": 0}, {"repeats": 0}, {"models": ("gin",)}, {"threads": (0,)}])

@@ -1,6 +1,6 @@
 """Epochs, primitives and memory beside DGL and PyG, on a power-law graph, in one run.
 
-Every configuration, of threads and of the allocator, is a process of its own; in it all forms take turns.
+Every form and configuration, of threads and of the allocator, is a process of its own; the forms take turns.
 By default glibc gives large tensors back to the system as soon as they are freed, and every epoch pays for
 their pages again; ``kept`` lets it keep them. A form's best of the two is what the headline compares. Memory
 is weighed under glibc as it is, and where it gives back every large tensor at once: between the two lies what
@@ -12,17 +12,18 @@ activations in two bits, which saves memory alone.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tango_gnn._bench.forms import FORMS, MODELS
+from tango_gnn._bench.forms import FORMS, MODELS, available
 from tango_gnn._bench.tables import (
     ALLOCATORS,
     WEIGHED_ALLOCATORS,
@@ -33,6 +34,7 @@ from tango_gnn._bench.tables import (
     primitive_table,
     scaling_table,
 )
+from tango_gnn._bench.worker import WARM_UP, median
 from tenfold import SettingError, TenfoldError
 from tenfold.experiment import Claim, Experiment, Record, Run
 
@@ -101,20 +103,17 @@ def measure(run: Run[Settings]) -> None:
     epochs = [(model, *configuration) for model in settings.models for configuration in configurations]
     for index in run.stage("epochs", len(epochs)):
         model, threads, allocator = epochs[index]
-        times = _ask(run, "epochs", threads, allocator, model=model, forms=TIMED)
+        times = _alternate(run, TIMED, threads, allocator, model=model)
         _log_times(run, f"{threads}/{allocator}/{model}", times)
-    weighed = list(itertools.product(settings.models, WEIGHED, WEIGHED_ALLOCATORS))
+    weighed = list(itertools.product(settings.models, available(WEIGHED), WEIGHED_ALLOCATORS))
     for index in run.stage("memory", len(weighed)):
         model, form, allocator = weighed[index]
-        peaks = _ask(run, "memory", settings.threads[0], allocator, model=model, forms=[form])
-        for name, peak in peaks.items():
-            run.log(f"memory/{allocator}/{model}/{name}", peak)
+        found = _ask(run, "memory", settings.threads[0], allocator, model=model, form=form)
+        run.log(f"memory/{allocator}/{model}/{form}", found["peak"])
     for index in run.stage("scaling", len(settings.scaling)):
         edges = settings.scaling[index]
         nodes = max(1, round(edges * settings.nodes / settings.edges))
-        times = _ask(
-            run, "epochs", settings.threads[0], "kept", model="gcn", forms=SCALED, nodes=nodes, edges=edges
-        )
+        times = _alternate(run, SCALED, settings.threads[0], "kept", model="gcn", nodes=nodes, edges=edges)
         _log_times(run, f"scaling/{edges}", times)
     for name, values in run.history.items():
         run.metric(name, values[-1])
@@ -123,6 +122,35 @@ def measure(run: Run[Settings]) -> None:
 
 def _ask(run: Run[Settings], kind: str, threads: int, allocator: str, **more: Any) -> dict[str, Any]:
     """Measure in a process of its own."""
+    with _worker(run, kind, threads, allocator, **more) as worker:
+        return _answer(worker, kind, threads, allocator)
+
+
+def _alternate(
+    run: Run[Settings], forms: Sequence[str], threads: int, allocator: str, **more: Any
+) -> dict[str, dict[str, float]]:
+    """Time an epoch of every form, each in a process of its own, in turns."""
+    rounds = WARM_UP + run.settings.repeats
+    with contextlib.ExitStack() as stack:
+        workers = {}
+        for form in available(forms):
+            workers[form] = stack.enter_context(_worker(run, "epochs", threads, allocator, form=form, **more))
+            _answer(workers[form], "epochs", threads, allocator)
+        times: dict[str, list[dict[str, float]]] = {form: [] for form in workers}
+        for _ in range(rounds):
+            for form, worker in workers.items():
+                assert worker.stdin is not None
+                worker.stdin.write("\n")
+                worker.stdin.flush()
+                times[form].append(_answer(worker, "epochs", threads, allocator))
+    return {form: median(spent[WARM_UP:]) for form, spent in times.items()}
+
+
+@contextlib.contextmanager
+def _worker(
+    run: Run[Settings], kind: str, threads: int, allocator: str, **more: Any
+) -> Iterator[subprocess.Popen[str]]:
+    """Start a process that measures, and end it."""
     settings = run.settings
     request = {
         "kind": kind,
@@ -139,21 +167,31 @@ def _ask(run: Run[Settings], kind: str, threads: int, allocator: str, **more: An
         "OMP_NUM_THREADS": str(threads),
         "DGLBACKEND": "pytorch",
     }
-    done = subprocess.run(
+    with subprocess.Popen(
         [sys.executable, "-m", "tango_gnn._bench.worker", json.dumps(request)],
         env=environment,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        check=False,
+    ) as worker:
+        try:
+            yield worker
+        finally:
+            worker.kill()
+
+
+def _answer(worker: subprocess.Popen[str], kind: str, threads: int, allocator: str) -> dict[str, Any]:
+    assert worker.stdout is not None
+    for line in worker.stdout:
+        # DGL may have something to say, too.
+        if line.startswith("{"):
+            found: dict[str, Any] = json.loads(line)
+            return found
+    raise TenfoldError(
+        f"the measurement of {kind}, {threads} thread(s), {allocator}, ended with {worker.wait()}",
+        "an answer",
+        "See what it printed above; -9 is a lack of memory. Go on with --resume.",
     )
-    if done.returncode:
-        raise TenfoldError(
-            f"the measurement of {kind}, {threads} thread(s), {allocator}, ended with {done.returncode}",
-            "0",
-            "See what it printed above; -9 is a lack of memory. Go on with --resume.",
-        )
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
 
 
 def _log_times(run: Run[Settings], name: str, times: dict[str, dict[str, float]]) -> None:

@@ -10,7 +10,7 @@ from tenfold.experiment import Record, Table
 PEERS = ("dgl", "dgl bf16", "pyg", "torch", "torch bf16", "own", "int8", "int8 x int8")
 ALLOCATORS: Mapping[str, Mapping[str, str]] = {
     "default": {},
-    "kept": {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40), "MALLOC_TOP_PAD_": str(2**26)},
+    "kept": {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40), "MALLOC_TOP_PAD_": str(2**30)},
 }
 """Environments of the processes that are timed."""
 

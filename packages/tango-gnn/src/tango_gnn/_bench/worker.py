@@ -1,8 +1,9 @@
 """One measurement in a fresh process: ``python -m tango_gnn._bench.worker REQUEST`` prints JSON.
 
-Threads and the allocator are those of the process, so that none is measured under another's. Times are
-medians of rounds in each of which every form runs once, after two that find the memory they need. Memory is
-weighed once an epoch of a small graph has loaded what code a form needs, which takes some 250 MB.
+Threads and the allocator are those of the process, so that none is measured under another's. An epoch's form has
+a process of its own, which says that it is ready and then runs one epoch for every line that it is sent, so
+that the forms take turns and none finds its memory in another's pieces. Memory is weighed once an epoch of a
+small graph has loaded what code a form needs, which takes some 250 MB.
 """
 
 from __future__ import annotations
@@ -13,16 +14,17 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from tango_gnn._bench.forms import available, load, make_epoch, make_task
+from tango_gnn._bench.forms import load, make_epoch, make_task
 from tango_gnn._bench.primitives import primitives
 
 WARM_UP = 2
+"""Rounds that find the memory they need, and are not counted."""
 
 
 def main(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -31,7 +33,7 @@ def main(request: Mapping[str, Any]) -> dict[str, Any]:
     Parameters
     ----------
     request : mapping
-        kind : "primitives", "epochs" or "memory"; nodes, edges, seed, threads, repeats; model and forms.
+        kind : "primitives" or "memory"; nodes, edges, seed, threads, repeats; model and form.
     """
     torch.set_num_threads(request["threads"])
     task = make_task(request["nodes"], request["edges"], request["seed"])
@@ -41,36 +43,49 @@ def main(request: Mapping[str, Any]) -> dict[str, Any]:
                 name: _times(candidates, request["repeats"])
                 for name, candidates in primitives(task, request["seed"]).items()
             }
-    forms = available(request["forms"])
-    if request["kind"] == "memory":
-        small = make_task(1000, 10_000, request["seed"])
-        for form in forms:
-            make_epoch(request["model"], form, small, load(form, small), request["seed"])()
-        return {form: _memory(request["model"], form, task, request["seed"]) for form in forms}
-    epochs = {
-        form: make_epoch(request["model"], form, task, load(form, task), request["seed"]) for form in forms
-    }
-    return _times(epochs, request["repeats"])
+    model, form = request["model"], request["form"]
+    small = make_task(1000, 10_000, request["seed"])
+    make_epoch(model, form, small, load(form, small), request["seed"])()
+    return {"peak": _memory(model, form, task, request["seed"])}
+
+
+def epochs(request: Mapping[str, Any]) -> Iterator[dict[str, float]]:
+    """Run an epoch each time, and give its milliseconds of wall and of CPU time; first, zeros when ready.
+
+    Parameters
+    ----------
+    request : mapping
+        nodes, edges, seed, threads, model, form.
+    """
+    torch.set_num_threads(request["threads"])
+    task = make_task(request["nodes"], request["edges"], request["seed"])
+    form = request["form"]
+    epoch = make_epoch(request["model"], form, task, load(form, task), request["seed"])
+    yield {"wall": 0.0, "cpu": 0.0}
+    while True:
+        gc.collect()
+        yield _time_of(epoch)
 
 
 def _times(candidates: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, dict[str, float]]:
     """Return milliseconds of wall and of CPU time: medians of interleaved rounds after `WARM_UP`."""
-    spent: dict[str, list[tuple[float, float]]] = {name: [] for name in candidates}
-    for number in range(WARM_UP + repeats):
+    spent: dict[str, list[dict[str, float]]] = {name: [] for name in candidates}
+    for _ in range(WARM_UP + repeats):
         gc.collect()
         for name, function in candidates.items():
-            wall, cpu = time.perf_counter(), time.process_time()
-            function()
-            if number >= WARM_UP:
-                spent[name].append((time.perf_counter() - wall, time.process_time() - cpu))
-    return {
-        name: dict(
-            zip(
-                ("wall", "cpu"), (1e3 * statistics.median(of) for of in zip(*times, strict=True)), strict=True
-            )
-        )
-        for name, times in spent.items()
-    }
+            spent[name].append(_time_of(function))
+    return {name: median(times[WARM_UP:]) for name, times in spent.items()}
+
+
+def median(times: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the median of each clock."""
+    return {clock: statistics.median(time[clock] for time in times) for clock in ("wall", "cpu")}
+
+
+def _time_of(function: Callable[[], Any]) -> dict[str, float]:
+    wall, cpu = time.perf_counter(), time.process_time()
+    function()
+    return {"wall": 1e3 * (time.perf_counter() - wall), "cpu": 1e3 * (time.process_time() - cpu)}
 
 
 def _memory(model: str, form: str, task: Any, seed: int) -> float:
@@ -92,4 +107,11 @@ def _status(name: str) -> float:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(main(json.loads(sys.argv[1]))))
+    asked = json.loads(sys.argv[1])
+    if asked["kind"] == "epochs":
+        for spent in epochs(asked):
+            print(json.dumps(spent), flush=True)  # noqa: T201
+            if not sys.stdin.readline():
+                break
+    else:
+        print(json.dumps(main(asked)))  # noqa: T201
