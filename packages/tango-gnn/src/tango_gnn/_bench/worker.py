@@ -1,8 +1,8 @@
 """One measurement in a fresh process: ``python -m tango_gnn._bench.worker REQUEST`` prints JSON.
 
-Threads and the allocator are those of the process, so that none is measured under another's. An epoch's form has
-a process of its own, which says that it is ready and then runs one epoch for every line that it is sent, so
-that the forms take turns and none finds its memory in another's pieces. Memory is weighed once an epoch of a
+Threads and the allocator are those of the process, so that none is measured under another's. An epoch's form
+has a process of its own, which says that it is ready and then runs one epoch for every line that it is sent:
+so the forms take turns, and none finds its memory in another's pieces. Memory is weighed once an epoch of a
 small graph has loaded what code a form needs, which takes some 250 MB.
 """
 
