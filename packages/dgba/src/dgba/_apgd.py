@@ -9,8 +9,8 @@ objective, or eta was not halved then and its best has not improved; it then goe
 
 The checkpoints and comparisons are those of AutoAttack's code, which torchattacks has: the first step counts
 as a rise, and "fewer" as "not more". The code of arXiv 2305.12066 keeps one record for the whole batch, so
-that what a sample gets depends on its neighbours. It calls the attack AA without the return to the best point,
-here ``return_to_best=False``, and AAR with it.
+that what a sample gets depends on its neighbours. It calls the attack AA without the return to the best
+point, here ``return_to_best=False``, and AAR with it.
 """
 
 from __future__ import annotations

@@ -191,7 +191,7 @@ class Total(Combination):
 @register_combination("signsum")
 @dataclass(eq=False)
 class SignSum(Total):
-    """Go where the signs of the tasks' gradients agree; judged by the sum of the losses, as by the authors."""
+    """Go where the signs of the tasks' gradients agree; judged, as by the authors, by the total loss."""
 
     def gradient(self, losses: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Return the sum over tasks of the signs of the gradients. See `Combination.gradient`."""
