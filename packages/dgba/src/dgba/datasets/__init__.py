@@ -1,0 +1,1 @@
+from dgba.datasets._scenes import CHANNELS, CLASSES, Scenes, scenes
