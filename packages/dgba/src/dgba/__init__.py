@@ -1,12 +1,17 @@
-"""Soft thresholding of noisy sparse vectors.
+"""Adversarial attacks on all tasks of a multi-task model, and its robustness, task by task."""
 
->>> import numpy as np
->>> soft_threshold(np.array([-3.0, 0.5, 2.0]), 1.0)
-array([-2.,  0.,  1.])
-"""
-
-from dgba._soft_threshold import soft_threshold, universal_threshold
+from dgba._tasks import Task, classification, depth, edges, keypoints, losses_of, normals, segmentation
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "soft_threshold", "universal_threshold"]
+__all__ = [
+    "Task",
+    "__version__",
+    "classification",
+    "depth",
+    "edges",
+    "keypoints",
+    "losses_of",
+    "normals",
+    "segmentation",
+]
