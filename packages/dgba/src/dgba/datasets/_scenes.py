@@ -1,6 +1,6 @@
 """Rendered rooms: colour images with the truth of five tasks, of any number, from a seed.
 
-A room of three walls' worth of random size holds two to four boxes (low ones are furniture, tall ones
+A room of random size holds two to four boxes (low ones are furniture, tall ones
 cabinets) and one to three balls. Every surface has a random colour and texture, one lamp hangs from the
 ceiling, and a camera with a random field of view looks into the room. Each ray is cast analytically, so
 that depth and normals are exact:
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,12 +27,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from dgba._tasks import Task, depth, edges, keypoints, normals, segmentation
 from tenfold import SettingError, UnknownNameError
 
 Split = Literal["train", "validation", "test"]
-Array = NDArray[np.float32]
+Array = NDArray[Any]
 Vector = tuple[Array, Array, Array]
-Label = NDArray[np.int64] | int
 
 CLASSES = ("wall", "floor", "ceiling", "furniture", "cabinet", "ball")
 CHANNELS = {"segmentation": len(CLASSES), "depth": 1, "normals": 3, "edges": 1, "keypoints": 1}
@@ -42,8 +42,8 @@ SPLITS = ("train", "validation", "test")
 BOXES, BALLS = 4, 3
 WALL, FLOOR, CEILING, FURNITURE, CABINET, BALL = range(len(CLASSES))
 TALL, NEAR = 0.9, 0.2
-LUMA = (np.float32(0.299), np.float32(0.587), np.float32(0.114))
-EDGE_SCALE, CORNER_SCALE = np.float32(4), np.float32(8)
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+EDGE_SCALE, CORNER_SCALE = 4, 8
 SURFACES = 6 + BOXES + BALLS
 PIXELS = 1 << 15
 """Pixels rendered at once: the arrays then stay in the processor's second cache."""
@@ -108,7 +108,7 @@ def scenes(count: int, size: int = 64, seed: int = 0, split: Split = "train") ->
     if split not in SPLITS:
         raise UnknownNameError("split", split, SPLITS)
     images = np.empty((count, 3, size, size), np.float32)
-    targets: dict[str, NDArray[np.generic]] = {"segmentation": np.empty((count, size, size), np.int64)}
+    targets: dict[str, Array] = {"segmentation": np.empty((count, size, size), np.int64)}
     for name in ("depth", "normals", "edges", "keypoints"):
         targets[name] = np.empty((count, CHANNELS[name], size, size), np.float32)
     chunk = max(1, PIXELS // size**2)
@@ -120,6 +120,17 @@ def scenes(count: int, size: int = 64, seed: int = 0, split: Split = "train") ->
             targets[name][part] = target
     return Scenes(
         torch.from_numpy(images), {name: torch.from_numpy(target) for name, target in targets.items()}
+    )
+
+
+def scene_tasks() -> tuple[Task, ...]:
+    """Return the five tasks of `scenes`, with their losses and metrics."""
+    return (
+        segmentation("segmentation", CHANNELS["segmentation"]),
+        depth("depth"),
+        normals("normals"),
+        edges("edges"),
+        keypoints("keypoints"),
     )
 
 
@@ -151,11 +162,11 @@ def _draw(indices: range, size: int, seed: int, split: int) -> tuple[_Uniforms, 
     return _Uniforms(uniforms), noise
 
 
-def _render(draw: _Uniforms, noise: Array, size: int) -> tuple[Array, dict[str, NDArray[np.generic]]]:
+def _render(draw: _Uniforms, noise: Array, size: int) -> tuple[Array, dict[str, Array]]:
     room = (draw(3, 6), draw(2.4, 3.2), draw(3, 6))
     eye = (draw(0.2, 0.8) * room[0], draw(1.2, 1.8), draw(0.1, 0.3) * room[2])
     yaw, pitch, slope = draw(-0.6, 0.6), draw(-0.35, 0.1), np.tan(np.deg2rad(draw(25, 35)))
-    lamp = (draw(0.2, 0.8) * room[0], room[1] - np.float32(0.2), draw(0.2, 0.6) * room[2])
+    lamp = (draw(0.2, 0.8) * room[0], room[1] - 0.2, draw(0.2, 0.6) * room[2])
 
     view = _View(eye, _rays(size, yaw, pitch, slope))
     view.add_room(room)
@@ -167,16 +178,18 @@ def _render(draw: _Uniforms, noise: Array, size: int) -> tuple[Array, dict[str, 
     colours = _shade(view, draw, lamp)
 
     shape = (len(noise), size, size)
-    edges, keypoints = _edges_and_keypoints(np.clip(_dot(LUMA, colours), 0, 1).reshape(shape))
+    edge, corner = _edges_and_keypoints(
+        np.clip(_dot((LUMA[0], LUMA[1], LUMA[2]), colours), 0, 1).reshape(shape)
+    )
     images = np.stack(colours, axis=1)
-    images += np.float32(0.01) * noise
+    images += 0.01 * noise
     np.clip(images, 0, 1, out=images)
     return images.reshape(-1, 3, size, size), {
         "segmentation": view.label.reshape(shape),
         "depth": view.t.reshape(-1, 1, size, size),
         "normals": np.stack(_to_camera(view.normal, yaw, pitch), axis=1).reshape(-1, 3, size, size),
-        "edges": edges[:, None],
-        "keypoints": keypoints[:, None],
+        "edges": edge[:, None],
+        "keypoints": corner[:, None],
     }
 
 
@@ -203,11 +216,12 @@ def _minus(a: Vector, b: Vector) -> Vector:
 
 
 def _dot(a: Vector, b: Vector) -> Array:
-    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+    product: Array = a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+    return product
 
 
 def _nonzero(x: Array) -> Array:
-    """Keep a ray off parallel to a plane, where the distance would be 0 / 0."""
+    """Keep rays from running parallel to a plane, where the distance would be 0 / 0."""
     return np.where(np.abs(x) < 1e-6, np.float32(1e-6), x)
 
 
@@ -224,20 +238,17 @@ class _View:
     def add_room(self, room: Vector) -> None:
         """Let every ray meet a wall, the floor or the ceiling, from inside."""
         ts = [
-            (np.where(d > 0, size, np.float32(0)) - o) / d
-            for size, o, d in zip(room, self.eye, self.rays, strict=True)
+            (np.where(d > 0, size, 0) - o) / d for size, o, d in zip(room, self.eye, self.rays, strict=True)
         ]
         self.t = np.minimum(np.minimum(ts[0], ts[1]), ts[2])
         faces = _first([t == self.t for t in ts])
         signs = [np.sign(d) for d in self.rays]
-        self.normal = tuple(face * -sign for face, sign in zip(faces, signs, strict=True))
+        self.normal = faces[0] * -signs[0], faces[1] * -signs[1], faces[2] * -signs[2]
         self.label = np.where(faces[1], np.where(signs[1] < 0, FLOOR, CEILING), WALL)
-        self.surface = sum(
-            face * (np.int64(2 * axis) + (sign > 0))
-            for axis, (face, sign) in enumerate(zip(faces, signs, strict=True))
-        )
+        level, ahead = 2 + (signs[1] > 0), 4 + (signs[2] > 0)
+        self.surface = np.where(faces[1], level, np.where(faces[2], ahead, signs[0] > 0))
 
-    def add(self, t: Array, meets: NDArray[np.bool_], normal: Vector, label: Label, surface: int) -> None:
+    def add(self, t: Array, meets: Array, normal: Vector, label: Array, surface: int) -> None:
         """Put an object in front of what lies behind it, where the ray `meets` it beyond `NEAR`."""
         seen = meets & (t > NEAR) & (t < self.t)
         np.copyto(self.t, t, where=seen)
@@ -247,18 +258,18 @@ class _View:
             np.copyto(mine, new, where=seen)
 
 
-def _first(masks: list[NDArray[np.bool_]]) -> list[NDArray[np.bool_]]:
+def _first(masks: list[Array]) -> list[Array]:
     """Of three masks, keep at every place the first that holds."""
     first, second, third = masks
     return [first, second & ~first, third & ~first & ~second]
 
 
-def _add_box(view: _View, draw: _Uniforms, room: Vector, surface: int, present: NDArray[np.bool_]) -> None:
+def _add_box(view: _View, draw: _Uniforms, room: Vector, surface: int, present: Array) -> None:
     width, height, length = draw(0.4, 1.2), draw(0.3, 1.4), draw(0.4, 1.2)
     centre = (
         draw(width, room[0] - width),
         height / 2,
-        draw(np.float32(0.45) * room[2], room[2] - length / 2),
+        draw(0.45 * room[2], room[2] - length / 2),
     )
     angle = draw(0, np.pi / 2)
     c, s = np.cos(angle), np.sin(angle)
@@ -266,7 +277,9 @@ def _add_box(view: _View, draw: _Uniforms, room: Vector, surface: int, present: 
     dx, dy, dz = view.rays
     rays = (_nonzero(c * dx - s * dz), dy, _nonzero(s * dx + c * dz))
     into, out, signs = [], [], []
-    for o, d, extent in zip((c * ox - s * oz, oy, s * ox + c * oz), rays, (width, height, length), strict=True):
+    for o, d, extent in zip(
+        (c * ox - s * oz, oy, s * ox + c * oz), rays, (width, height, length), strict=True
+    ):
         inverse = 1 / d
         middle, half = -o * inverse, extent / 2 * np.abs(inverse)
         into.append(middle - half)
@@ -279,20 +292,20 @@ def _add_box(view: _View, draw: _Uniforms, room: Vector, surface: int, present: 
     view.add(t, present & (t < behind), (c * x + s * z, y, c * z - s * x), label, surface)
 
 
-def _add_ball(view: _View, draw: _Uniforms, room: Vector, surface: int, present: NDArray[np.bool_]) -> None:
+def _add_ball(view: _View, draw: _Uniforms, room: Vector, surface: int, present: Array) -> None:
     radius = draw(0.15, 0.45)
     floats, height = draw(0, 1) < 0.5, draw(radius, 2)
     centre = (
         draw(radius, room[0] - radius),
         np.where(floats, height, radius),
-        draw(np.float32(0.35) * room[2], room[2] - radius),
+        draw(0.35 * room[2], room[2] - radius),
     )
     from_centre = _minus(view.eye, centre)
     a, b = _dot(view.rays, view.rays), _dot(from_centre, view.rays)
     discriminant = b * b - a * (_dot(from_centre, from_centre) - radius * radius)
     t = (-b - np.sqrt(np.maximum(discriminant, 0))) / a
     x, y, z = ((o + t * d) / radius for o, d in zip(from_centre, view.rays, strict=True))
-    view.add(t, present & (discriminant > 0), (x, y, z), BALL, surface)
+    view.add(t, present & (discriminant > 0), (x, y, z), np.array(BALL), surface)
 
 
 def _shade(view: _View, draw: _Uniforms, lamp: Vector) -> Vector:
@@ -302,22 +315,23 @@ def _shade(view: _View, draw: _Uniforms, lamp: Vector) -> Vector:
     squared = _dot(to_lamp, to_lamp)
     cosine = _dot(view.normal, to_lamp) / np.sqrt(squared)
     exposure = draw(0.8, 1.2)
-    light = np.float32(0.8) * np.maximum(cosine, 0) / (1 + np.float32(0.05) * squared)
-    light = exposure * (np.float32(0.35) + light)
+    light = 0.8 * np.maximum(cosine, 0) / (1 + 0.05 * squared)
+    light = exposure * (0.35 + light)
 
     rows = np.arange(len(view.t))[:, None]
 
     def of_surface(low: float, high: float) -> Array:
         table = np.concatenate([draw(low, high) for _ in range(SURFACES)], axis=1)
-        return table[rows, view.surface]
+        values: Array = table[rows, view.surface]
+        return values
 
     albedo = [of_surface(0.3, 0.95) for _ in range(3)]
     frequency, kind = of_surface(2, 7), of_surface(0, 4)
-    waves = np.sin(frequency * (x + np.float32(1.3) * y)) * np.sin(frequency * z)
-    checks = np.float32(0.75) + np.float32(0.25) * np.sign(waves)
-    stripes = np.float32(0.8) + np.float32(0.2) * np.sin(4 * frequency * (x + z))
-    clouds = np.float32(0.85) + np.float32(0.15) * waves
-    light *= np.select([kind < 1, kind < 2, kind < 3], [np.float32(1), checks, stripes], clouds)
+    waves = np.sin(frequency * (x + 1.3 * y)) * np.sin(frequency * z)
+    checks = 0.75 + 0.25 * np.sign(waves)
+    stripes = 0.8 + 0.2 * np.sin(4 * frequency * (x + z))
+    clouds = 0.85 + 0.15 * waves
+    light *= np.select([kind < 1, kind < 2, kind < 3], [1, checks, stripes], clouds)
     red, green, blue = (colour * light for colour in albedo)
     return red, green, blue
 
@@ -329,15 +343,15 @@ def _edges_and_keypoints(luminance: Array) -> tuple[Array, Array]:
     columns = padded[:, :, :-2] + 2 * padded[:, :, 1:-1] + padded[:, :, 2:]
     gx = (rows[:, :, 2:] - rows[:, :, :-2]) / 8
     gy = (columns[:, 2:] - columns[:, :-2]) / 8
-    edges = np.sqrt(gx * gx + gy * gy)
-    xx, yy, xy = (_box_blur(product) for product in (gx * gx, gy * gy, gx * gy))
+    steepness = np.sqrt(gx * gx + gy * gy)
+    xx, yy, xy = (_mean_of_nine(product) for product in (gx * gx, gy * gy, gx * gy))
     smaller = (xx + yy) / 2 - np.sqrt(((xx - yy) / 2) ** 2 + xy * xy)
     corners = np.sqrt(np.maximum(smaller, 0))
-    return np.minimum(EDGE_SCALE * edges, 1), np.minimum(CORNER_SCALE * corners, 1)
+    return np.minimum(EDGE_SCALE * steepness, 1), np.minimum(CORNER_SCALE * corners, 1)
 
 
-def _box_blur(x: Array) -> Array:
+def _mean_of_nine(x: Array) -> Array:
     padded = np.pad(x, ((0, 0), (1, 1), (1, 1)), mode="edge")
     rows = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
-    blurred: Array = (rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]) / 9
-    return blurred
+    mean: Array = (rows[:, :, :-2] + rows[:, :, 1:-1] + rows[:, :, 2:]) / 9
+    return mean
