@@ -11,11 +11,12 @@ An attack is made of a model and its tasks, and called with images and targets:
 from dgba._apgd import APGD, APGDRestart
 from dgba._attack import Ascent, Attack, Best
 from dgba._auto_saga import AutoSAGA
-from dgba._combinations import Combination, GradientBalance, register_combination
+from dgba._combinations import Bounded, Combination, GradientBalance, MaxMin, register_combination
 from dgba._dgba import DGBA
 from dgba._fgsm import FGSM, IFGSM
 from dgba._mim import MIM
 from dgba._pgd import PGD
+from dgba._programs import DualStep, IntegerStep, coupled_step, dual_step, integer_step, pixel_box
 from dgba._square import Square
 from dgba._tasks import Task, classification, depth, edges, keypoints, losses_of, normals, segmentation
 from dgba.evaluation import (
@@ -48,27 +49,35 @@ __all__ = [
     "Attack",
     "AutoSAGA",
     "Best",
+    "Bounded",
     "Combination",
     "Comparison",
     "Damage",
+    "DualStep",
     "Evaluation",
     "GradientBalance",
+    "IntegerStep",
+    "MaxMin",
     "Square",
     "Task",
     "TransferMatrix",
     "__version__",
     "classification",
     "compare",
+    "coupled_step",
     "damage",
     "damage_interval",
     "depth",
+    "dual_step",
     "edges",
     "eps_curve",
     "evaluate",
+    "integer_step",
     "keypoints",
     "log_ratio",
     "losses_of",
     "normals",
+    "pixel_box",
     "register_combination",
     "relative_loss_change",
     "segmentation",
