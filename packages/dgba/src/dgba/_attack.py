@@ -47,8 +47,8 @@ class Attack(ABC):
         outputs in the order of `tasks`. A module is in eval mode for the time of an attack.
     tasks : sequence of Task
     combination : str or Combination
-        ``"dgba"``, ``"dgba:clean"``, ``"total"``, ``"signsum"``, ``"single:NAME"``, ``"maxmin"``, or an
-        object, such as `Constrained`.
+        ``"dgba"``, ``"dgba:clean"``, ``"total"``, ``"signsum"``, ``"single:NAME"``, ``"maxmin"``,
+        ``"spare:NAME"``, or an object, such as `dgba.Bounded`.
     norm : {"linf", "l2", "l1", "l0"}
     eps : float
         Radius of the ball, in units of images in [0, 1]; in ``"l0"`` a number of entries.
@@ -271,7 +271,7 @@ class Ascent:
         if combination.needs_clean:
             with torch.no_grad():
                 clean = self._losses(images)
-        self.combination = combination.start(clean, attack.targeted)
+        self.combination = combination.start(clean, attack.targeted, self.room)
 
     def climb(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the direction to climb (n, c, h, w) at `x`, and the objective there (n,)."""
@@ -304,6 +304,14 @@ class Ascent:
         """Return what is nearest to `x` in the ball and in the range of images."""
         delta = project(x - self.images, self.norm, self.eps, -self.images, 1 - self.images)
         return (self.images + delta).clamp(0, 1)
+
+    def room(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return how far down and up each entry of `x` may go: in L_inf alone the ball counts, too."""
+        lo, hi = -x, 1 - x
+        if self.norm == "linf":
+            delta = x - self.images
+            lo, hi = torch.maximum(lo, -self.eps - delta), torch.minimum(hi, self.eps - delta)
+        return lo.clamp(max=0), hi.clamp(min=0)
 
     def random_start(self, attempt: int = 0) -> Tensor:
         """Return random images in the ball: for each image the same, whatever else is in the batch."""
