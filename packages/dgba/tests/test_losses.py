@@ -41,6 +41,24 @@ def test_cosine_is_one_minus_cos_of_valid_pixels_at_any_length() -> None:
     assert losses.item() == pytest.approx((0 + 1 - math.sin(1.0)) / 2, abs=1e-6)
 
 
+def test_cosine_is_exact_and_not_below_0_for_tiny_angles() -> None:
+    vectors = draw(50, 3, 8).float()
+    assert (cosine(vectors, 3 * vectors) >= 0).all()
+    target, output = torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 1e-4]], requires_grad=True)
+    loss = cosine(output, target)
+    assert loss.item() == pytest.approx(0.5e-8, rel=1e-3)
+    loss.backward()
+    assert output.grad is not None
+    assert output.grad[0, 1].item() == pytest.approx(1e-4, rel=1e-3)
+
+
+def test_vectors_of_length_0_have_a_finite_gradient() -> None:
+    output = torch.zeros(1, 3, requires_grad=True)
+    cosine(output, torch.ones(1, 3)).backward()
+    assert output.grad is not None
+    assert output.grad.isfinite().all()
+
+
 def test_l1_leaves_out_what_is_ignored_nan_included() -> None:
     target = torch.tensor([[1.0, math.nan, 3.0], [0.0, 5.0, math.nan]])
     output = torch.tensor([[2.0, 9.0, 3.5], [0.0, 4.0, 7.0]], requires_grad=True)

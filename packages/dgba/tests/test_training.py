@@ -51,7 +51,10 @@ def test_training_is_the_loop_that_the_paper_describes(rooms):
         optimizer.param_groups[0]["lr"] = 1e-3 * 0.5**epoch
         ((images, targets),) = loader
         for adversarial in (False, True):
-            x = attack_on(reference)(images, targets) if adversarial else images
+            attack = attack_on(reference)
+            if adversarial:
+                attack.seed = int(torch.randint(2**62, (), generator=generator))
+            x = attack(images, targets) if adversarial else images
             reference.train()
             losses = losses_of(TASKS, reference(x), targets)
             optimizer.zero_grad()
@@ -136,9 +139,10 @@ def test_free_training_moves_along_the_gradient_of_the_training_step():
     assert moves[1:] == [pytest.approx([0.1, -0.1])] * 2
 
 
-def test_fast_training_starts_anew_at_each_epoch(rooms):
+@pytest.mark.parametrize("variant", ["standard", "fast"])
+def test_random_starts_differ_from_epoch_to_epoch(rooms, variant):
     model = made()
-    inputs = training._inputs(model, TASKS, attack_on, "fast", torch.Generator())
+    inputs = training._inputs(model, TASKS, attack_on, variant, torch.Generator())
     targets = {name: target[:2] for name, target in rooms.targets.items()}
     (_, first), (_, second) = (list(inputs(rooms.images[:2], targets)) for _ in range(2))
     assert not torch.equal(first, second)

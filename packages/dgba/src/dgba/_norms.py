@@ -55,11 +55,10 @@ def steepest(gradient: Tensor, norm: str, eps: float | Tensor, lo: Tensor, hi: T
         There is no such norm.
     """
     budget = _checked(norm, eps, gradient, lo, hi)
-    c, room = _rows(gradient), _room(gradient, lo, hi)
-    sizes = c.abs()
     if norm == "linf":
-        lengths = torch.minimum(room, budget)
-    elif norm == "l2":
+        return (_per_sample(budget, gradient) * gradient.sign()).clamp(lo, hi)
+    room, sizes = _room(gradient, lo, hi), _rows(gradient).abs()
+    if norm == "l2":
         lengths = torch.minimum(room, _scale(sizes, room, budget, most=math.inf) * sizes)
         lengths = torch.where(sizes > 0, lengths, 0)
     elif norm == "l1":
@@ -90,11 +89,12 @@ def project(delta: Tensor, norm: str, eps: float | Tensor, lo: Tensor, hi: Tenso
         As in `steepest`.
     """
     budget = _checked(norm, eps, delta, lo, hi)
+    if norm == "linf":
+        bound = _per_sample(budget, delta)
+        return delta.clamp(-bound, bound).clamp(lo, hi)
     room, sizes = _room(delta, lo, hi), _rows(delta).abs()
     kept = torch.minimum(sizes, room)
-    if norm == "linf":
-        lengths = torch.minimum(kept, budget)
-    elif norm == "l2":
+    if norm == "l2":
         lengths = torch.minimum(room, _scale(sizes, room, budget, most=1.0) * sizes)
     elif norm == "l1":
         lengths = _shrink(sizes, room, budget)
@@ -175,6 +175,11 @@ def _checked(norm: str, eps: float | Tensor, vector: Tensor, lo: Tensor, hi: Ten
     if bool((lo > 0).any()) or bool((hi < 0).any()):
         raise SettingError("a box without 0", "lo <= 0 <= hi everywhere", "Clamp the images to their range.")
     return budget.reshape(-1, 1).expand(n, 1)
+
+
+def _per_sample(budget: Tensor, vector: Tensor) -> Tensor:
+    """Return budgets in the vector's type, with its number of dimensions."""
+    return budget.to(vector.dtype).reshape(-1, *[1] * (vector.ndim - 1))
 
 
 def _rows(tensor: Tensor) -> Tensor:

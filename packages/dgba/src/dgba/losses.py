@@ -56,6 +56,8 @@ def cross_entropy(output: Tensor, target: Tensor, ignore_value: int | None = Non
 def cosine(output: Tensor, target: Tensor, ignore_value: float | None = None) -> Tensor:
     """Return 1 - cos of the angle between vectors along dimension 1, the mean of each sample.
 
+    It is computed as |u - v|^2 / 2 of the unit vectors, which an output of 0 makes 1/2.
+
     Parameters
     ----------
     output, target : Tensor
@@ -76,7 +78,9 @@ def cosine(output: Tensor, target: Tensor, ignore_value: float | None = None) ->
     check_same_shape(output, target, dimensions=2)
     valid = valid_vectors(target, ignore_value)
     aims = torch.where(valid.unsqueeze(1), target, 0)
-    return _mean(1 - F.cosine_similarity(output, aims, dim=1), valid)
+    # 1 - cos would round to less than 0 where the angle is small, of which a loss has no logarithm.
+    apart = directions(output) - directions(aims)
+    return _mean(apart.square().sum(1) / 2, valid)
 
 
 def l1(output: Tensor, target: Tensor, ignore_value: float | None = None) -> Tensor:
@@ -102,6 +106,12 @@ def l1(output: Tensor, target: Tensor, ignore_value: float | None = None) -> Ten
     check_same_shape(output, target)
     valid = valid_entries(target, ignore_value)
     return _mean((output - torch.where(valid, target, 0)).abs(), valid)
+
+
+def directions(vectors: Tensor) -> Tensor:
+    """Return vectors along dimension 1 at length 1; a zero vector stays zero, and has a finite gradient."""
+    # Many times faster on CPUs than torch's norms along a strided dimension.
+    return vectors * vectors.square().sum(1, keepdim=True).clamp(min=1e-16).rsqrt()
 
 
 def check_same_shape(output: Tensor, target: Tensor, dimensions: int = 1) -> None:
@@ -136,10 +146,10 @@ def check_classes(output: Tensor, target: Tensor, ignore_value: int | None) -> N
         )
     if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
         raise SettingError(f"classes of type {target.dtype}", "integers", "Use target.long().")
-    classes = target[valid_entries(target, ignore_value)]
-    if not classes.numel():
+    if not target.numel():
         return
-    least, most = int(classes.min()), int(classes.max())
+    classes = torch.where(valid_entries(target, ignore_value), target, 0)
+    least, most = (int(extreme) for extreme in classes.aminmax())
     if least < 0 or most >= output.shape[1]:
         raise SettingError(
             f"classes from {least} to {most}, and {output.shape[1]} logits",

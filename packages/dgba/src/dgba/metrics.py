@@ -18,11 +18,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from dgba._entries import rows, valid_entries, valid_vectors
-from dgba.losses import check_classes, check_same_shape
+from dgba.losses import check_classes, check_same_shape, directions
 
 
 class Metric(ABC):
@@ -128,7 +127,7 @@ class Accuracy(MeanMetric):
     def entries(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return which classes are right. See `MeanMetric.entries`."""
         check_classes(output, target, self.ignore_value)
-        return output.argmax(1) == target, valid_entries(target, self.ignore_value)
+        return output.max(1).indices == target, valid_entries(target, self.ignore_value)
 
 
 @dataclass(frozen=True)
@@ -153,7 +152,7 @@ class MeanIoU(Metric):
         """Return each class's intersection, then each class's union, in pixels."""
         check_classes(output, target, self.ignore_value)
         valid = valid_entries(target, self.ignore_value)
-        found = output.argmax(1)
+        found = output.max(1).indices
         hits = self._counts(target, valid & (found == target))
         unions = self._counts(target, valid) + self._counts(found, valid) - hits
         return torch.cat([hits, unions], 1).double()
@@ -317,7 +316,7 @@ def angles(output: Tensor, target: Tensor, ignore_value: float | None = None) ->
     Returns
     -------
     angles, valid : Tensor
-        float64 and bool, shape (n, ...).
+        Of the outputs' type, and bool, shape (n, ...).
 
     Raises
     ------
@@ -325,7 +324,7 @@ def angles(output: Tensor, target: Tensor, ignore_value: float | None = None) ->
         The shapes differ or have one dimension only.
     """
     check_same_shape(output, target, dimensions=2)
-    u, v = (F.normalize(vectors.double(), dim=1) for vectors in (output, target))
+    u, v = directions(output), directions(target)
     # acos(u v) loses half the digits near 0; this form does not (Kahan).
-    found = 2 * torch.atan2((u - v).norm(dim=1), (u + v).norm(dim=1))
+    found = 2 * torch.atan2((u - v).square().sum(1).sqrt(), (u + v).square().sum(1).sqrt())
     return found * (180 / math.pi), valid_vectors(target, ignore_value)
