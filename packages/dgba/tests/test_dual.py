@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 from torch import Tensor
@@ -137,6 +137,7 @@ def test_one_task_or_the_same_one_again_is_the_closed_form() -> None:
 
 
 @given(seed=st.integers(0, 2**31), tasks=st.integers(2, 5), size=st.integers(1, 30))
+@example(seed=67108864, tasks=4, size=3)  # of rank too low for its Newton system
 @settings(max_examples=25, deadline=None)
 def test_the_gap_is_closed_whatever_the_gradients(seed: int, tasks: int, size: int) -> None:
     """Integer gradients with zeros, ties and copies, in boxes with sides of no length."""

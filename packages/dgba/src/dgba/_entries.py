@@ -1,4 +1,4 @@
-"""Entries of batched tensors: each sample's in a row, which of a target's count, whether they fit an output."""
+"""Entries of batched tensors: each sample's in a row, which of a target's count, whether outputs fit."""
 
 import math
 

@@ -37,7 +37,7 @@ OBJECTIVES = ("worst", "total")
 # Cost of a unit of shortfall, where a task's unit is the largest gain it can have.
 _PENALTY = 1e3
 # Of N mu, the gap along the path. Gains are at most 1, so that below it rounding would decide.
-_LEAST = 1e-12
+_LEAST = 1e-10
 
 
 @dataclass(frozen=True, eq=False)
@@ -307,7 +307,10 @@ def _newton(program: _Program, c: Tensor, multipliers: Tensor, mu: Tensor) -> tu
     curvature = mu / (root * (mu + root))
     hessian = program.C @ ((program.K * curvature.unsqueeze(1)) @ program.K.mT) @ program.C.mT
     # The barrier's own curvature, tau / l^2, would let no multiplier fall faster than by half.
-    hessian = hessian + torch.diag_embed(torch.maximum(slack, tau / multipliers) / multipliers)
+    diagonal = torch.maximum(slack, tau / multipliers) / multipliers
+    # Rounding can leave nothing of it beside the curvature of the few entries that mu leaves in between.
+    diagonal = diagonal + 1e-14 * hessian.diagonal(dim1=1, dim2=2).amax(1, keepdim=True)
+    hessian = hessian + torch.diag_embed(diagonal)
     descent = tau / multipliers - q
     system = torch.cat(
         [
