@@ -47,8 +47,8 @@ class Attack(ABC):
         outputs in the order of `tasks`. A module is in eval mode for the time of an attack.
     tasks : sequence of Task
     combination : str or Combination
-        ``"dgba"``, ``"dgba:clean"``, ``"total"``, ``"signsum"``, ``"single:NAME"``, ``"maxmin"``, or an
-        object, such as `Constrained`.
+        ``"dgba"``, ``"dgba:clean"``, ``"total"``, ``"signsum"``, ``"single:NAME"``, ``"maxmin"``,
+        ``"spare:NAME"``, or an object, such as `dgba.Bounded`.
     norm : {"linf", "l2", "l1", "l0"}
     eps : float
         Radius of the ball, in units of images in [0, 1]; in ``"l0"`` a number of entries.
@@ -127,7 +127,7 @@ class Attack(ABC):
             be differentiated.
         """
         given = images
-        with _evaluating(self.model), torch.inference_mode(False), torch.enable_grad():
+        with evaluating(self.model), torch.inference_mode(False), torch.enable_grad():
             device = _device_of(self.model, images)
             images = self._checked(images.detach().clone().to(device), "images")
             goals = {
@@ -250,6 +250,8 @@ class Ascent:
     ----------
     images : Tensor (n, c, h, w)
         The clean images, in [0, 1].
+    generators : callable
+        From the number of an attempt to a generator an image, each of which depends on that image alone.
     """
 
     def __init__(
@@ -263,13 +265,13 @@ class Ascent:
         self.norm = attack.norm
         self.eps = attack.eps
         self._losses: Callable[[Tensor], dict[str, Tensor]] = partial(attack._losses, targets=targets)
-        self._generators = generators
+        self.generators = generators
         clean: dict[str, Tensor] = {}
         combination = as_combination(attack.combination)
         if combination.needs_clean:
             with torch.no_grad():
                 clean = self._losses(images)
-        self.combination = combination.start(clean, attack.targeted)
+        self.combination = combination.start(clean, attack.targeted, self.room)
 
     def climb(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the direction to climb (n, c, h, w) at `x`, and the objective there (n,)."""
@@ -303,10 +305,18 @@ class Ascent:
         delta = project(x - self.images, self.norm, self.eps, -self.images, 1 - self.images)
         return (self.images + delta).clamp(0, 1)
 
+    def room(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return how far down and up each entry of `x` may go: in L_inf alone the ball counts, too."""
+        lo, hi = -x, 1 - x
+        if self.norm == "linf":
+            delta = x - self.images
+            lo, hi = torch.maximum(lo, -self.eps - delta), torch.minimum(hi, self.eps - delta)
+        return lo.clamp(max=0), hi.clamp(min=0)
+
     def random_start(self, attempt: int = 0) -> Tensor:
         """Return random images in the ball: for each image the same, whatever else is in the batch."""
         lo, hi = -self.images, 1 - self.images
-        delta = random_start(self.norm, self.eps, lo, hi, list(self._generators(attempt)))
+        delta = random_start(self.norm, self.eps, lo, hi, list(self.generators(attempt)))
         return (self.images + delta).clamp(0, 1)
 
 
@@ -332,7 +342,7 @@ class Best:
 
 
 @contextmanager
-def _evaluating(model: Callable[[Tensor], Any]) -> Iterator[None]:
+def evaluating(model: Callable[[Tensor], Any]) -> Iterator[None]:
     """Put a module into eval mode, then every submodule back into its own."""
     if not isinstance(model, nn.Module):
         yield
