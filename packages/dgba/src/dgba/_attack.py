@@ -131,7 +131,7 @@ class Attack(ABC):
             A loss or its gradient is NaN or infinite.
         """
         given = images
-        with _evaluating(self.model), torch.inference_mode(False), torch.enable_grad():
+        with evaluating(self.model), torch.inference_mode(False), torch.enable_grad():
             device = _device_of(self.model, images)
             images = self._checked(images.detach().clone().to(device), "images")
             named = {
@@ -263,6 +263,8 @@ class Ascent:
     ----------
     images : Tensor (n, c, h, w)
         The clean images, in [0, 1].
+    generators : callable
+        From the number of an attempt to a generator an image, each of which depends on that image alone.
     """
 
     def __init__(
@@ -276,7 +278,7 @@ class Ascent:
         self.norm = attack.norm
         self.eps = attack.eps
         self._losses: Callable[[Tensor], dict[str, Tensor]] = partial(attack._losses, targets=targets)
-        self._generators = generators
+        self.generators = generators
         clean: dict[str, Tensor] = {}
         combination = as_combination(attack.combination)
         if combination.needs_clean:
@@ -327,7 +329,7 @@ class Ascent:
     def random_start(self, attempt: int = 0) -> Tensor:
         """Return random images in the ball: for each image the same, whatever else is in the batch."""
         lo, hi = -self.images, 1 - self.images
-        delta = random_start(self.norm, self.eps, lo, hi, list(self._generators(attempt)))
+        delta = random_start(self.norm, self.eps, lo, hi, list(self.generators(attempt)))
         return (self.images + delta).clamp(0, 1)
 
 
@@ -353,7 +355,7 @@ class Best:
 
 
 @contextmanager
-def _evaluating(model: Callable[[Tensor], Any]) -> Iterator[None]:
+def evaluating(model: Callable[[Tensor], Any]) -> Iterator[None]:
     """Put a module into eval mode, then every submodule back into its own."""
     if not isinstance(model, nn.Module):
         yield
