@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
@@ -29,7 +29,9 @@ from dgba._tasks import Outputs, Task, by_task, losses_of
 from tenfold import SettingError, UnknownNameError
 from tenfold.experiment import write_whole
 
-Goals = Callable[[Tensor, dict[str, Tensor]], Outputs]
+Targets = Mapping[str, Tensor]
+"""Each task's target by its name, n first."""
+Goals = Callable[[Tensor, Targets], Outputs]
 """Makes of images (n, c, h, w) in [0, 1] and their targets the outputs to be had."""
 ROUNDING = 1e-6
 """How far images may lie outside [0, 1], which undoing a normalisation costs."""
