@@ -13,7 +13,7 @@ from dgba._dgba import DGBA
 from dgba._fgsm import FGSM, IFGSM
 from dgba._mim import MIM
 from dgba._pgd import PGD
-from tenfold import SettingError, UnknownNameError
+from tenfold import DivergedError, SettingError, UnknownNameError
 
 EPS = 8 / 255
 RADII = {"linf": EPS, "l2": 0.4, "l1": 3.0, "l0": 12}
@@ -156,6 +156,8 @@ def test_a_given_start_is_where_it_starts(model):
     torch.testing.assert_close(attack(images, targets, start=start), start)
     far = attack(images, targets, start=torch.ones_like(images))
     torch.testing.assert_close(far, (images + EPS).clamp(0, 1))
+    with pytest.raises(SettingError, match="one start an image"):
+        attack(images, targets, start=start[:1])
 
 
 @pytest.mark.parametrize("name", sorted(ATTACKS.keys() - {"FGSM"}))
@@ -185,11 +187,20 @@ def test_no_images_give_none(model):
     assert DGBA(model, TASKS)(images[:0], only(targets, [])).shape == (0, 3, 8, 8)
 
 
+def test_a_single_task_takes_its_target_alone(model):
+    images, targets = batch()
+    torch.testing.assert_close(
+        DGBA(model, LABEL)(images, targets["label"]), DGBA(model, LABEL)(images, targets)
+    )
+
+
 def test_outputs_in_the_order_of_the_tasks_and_functions_as_models(model):
     images, targets = batch()
     model.eval()
     attack = DGBA(lambda x: tuple(model(x)[task.name] for task in TASKS), TASKS)
-    torch.testing.assert_close(attack(images, targets), DGBA(model, TASKS)(images, targets))
+    expected = DGBA(model, TASKS)(images, targets)
+    torch.testing.assert_close(attack(images, targets), expected)
+    torch.testing.assert_close(attack(images, [targets[task.name] for task in TASKS]), expected)
 
 
 def test_save_writes_what_calls_return(model, tmp_path):
@@ -273,6 +284,10 @@ def test_models_that_cannot_be_attacked(model):
         DGBA(rounding, TASKS[1:2])(images, targets)
     with pytest.raises(SettingError, match="does not depend on the images"):
         DGBA(lambda x: model(x.detach()), TASKS)(images, targets)
+    kinked = images.clone()
+    kinked[2] = 0
+    with pytest.raises(DivergedError, match=r"gradient .* for sample 2"):
+        DGBA(lambda x: {"depth": x.sum(1, keepdim=True).sqrt()}, TASKS[1:2])(kinked, targets)
     with pytest.raises(SettingError, match="'label'"):
         DGBA(lambda x: {"depth": model(x)["depth"]}, TASKS)(images, targets)
 

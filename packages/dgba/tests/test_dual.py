@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from scipy.optimize import linprog
 from torch import Tensor
 
@@ -122,6 +124,30 @@ def test_gradients_that_conflict_gain_nothing() -> None:
     assert (step.bound.abs() <= 1e-6 * largest).all()
     assert (step.value.abs() <= 1e-6 * largest).all()
     torch.testing.assert_close(step.weights, torch.full((2, 2), 0.5, dtype=torch.float64), rtol=0, atol=1e-4)
+
+
+def test_one_task_or_the_same_one_again_is_the_closed_form() -> None:
+    """Also with a tolerance that is never reached."""
+    G, lo, hi = batch(2, 1, 50, seed=6)
+    best = torch.maximum(G * lo.unsqueeze(1), G * hi.unsqueeze(1)).sum((1, 2))
+    for copies in (1, 3):
+        step = dual_step(G.repeat(1, copies, 1), lo, hi, tolerance=0.0)
+        torch.testing.assert_close(step.value, best)
+        torch.testing.assert_close(step.bound, best)
+
+
+@given(seed=st.integers(0, 2**31), tasks=st.integers(2, 5), size=st.integers(1, 30))
+@example(seed=67108864, tasks=4, size=3)  # of rank too low for its Newton system
+@settings(max_examples=25, deadline=None)
+def test_the_gap_is_closed_whatever_the_gradients(seed: int, tasks: int, size: int) -> None:
+    """Integer gradients with zeros, ties and copies, in boxes with sides of no length."""
+    generator = torch.Generator().manual_seed(seed)
+    G = torch.randint(-2, 3, (3, tasks, size), generator=generator).double()
+    lo, hi = (torch.randint(0, 3, (3, size), generator=generator).double() for _ in range(2))
+    step = dual_step(G, -lo, hi, tolerance=1e-4)
+    reach = (G.abs() * torch.maximum(lo, hi).unsqueeze(1)).sum(2).amax(1)
+    assert (step.gap >= -1e-9).all()
+    assert (step.gap <= 1e-4 * torch.maximum(step.bound.abs(), 1e-2 * reach)).all()
 
 
 def test_floors_that_cannot_be_met_are_missed_as_little_as_possible() -> None:

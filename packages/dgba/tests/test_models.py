@@ -164,3 +164,9 @@ def test_unknown_encoders_and_tasks_without_channels_are_refused():
         multi_task(TASKS, channels={"segmentation": 6})
     with pytest.raises(SettingError, match="one task"):
         multi_task([])
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 16), (2, 1, 16, 16)])
+def test_what_is_no_batch_of_colour_images_is_refused(shape):
+    with pytest.raises(SettingError, match="colour"):
+        multi_task(TASKS[:1])(torch.rand(shape))

@@ -149,6 +149,8 @@ def test_bad_input_is_refused() -> None:
     v, lo, hi = problem(0, 2, 3)
     with pytest.raises(SettingError, match="eps is -1"):
         steepest(v, "l2", -1, lo, hi)
+    with pytest.raises(SettingError, match="eps is inf"):
+        steepest(v, "linf", float("inf"), lo, hi)
     with pytest.raises(SettingError, match="eps is nan"):
         project(v, "l2", float("nan"), lo, hi)
     with pytest.raises(SettingError, match="a box without 0"):

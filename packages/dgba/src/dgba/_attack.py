@@ -25,11 +25,14 @@ from torch import Tensor, nn
 
 from dgba._combinations import Combination, as_combination, gradients_of
 from dgba._norms import NORMS, project, random_start, steepest
-from dgba._tasks import Task, losses_of
+from dgba._tasks import Outputs, Task, by_task, losses_of
 from tenfold import SettingError, UnknownNameError
 from tenfold.experiment import write_whole
 
 Targets = Mapping[str, Tensor]
+"""Each task's target by its name, n first."""
+Goals = Callable[[Tensor, Targets], Outputs]
+"""Makes of images (n, c, h, w) in [0, 1] and their targets the outputs to be had."""
 ROUNDING = 1e-6
 """How far images may lie outside [0, 1], which undoing a normalisation costs."""
 
@@ -92,7 +95,7 @@ class Attack(ABC):
             )
         self.combination = as_combination(self.combination)
         self.targeted = False
-        self._goals: Callable[[Tensor, Targets], Targets] | None = None
+        self._goals: Goals | None = None
         self._normalization: tuple[Tensor, Tensor] | None = None
 
     @abstractmethod
@@ -107,15 +110,16 @@ class Attack(ABC):
             Where to start.
         """
 
-    def __call__(self, images: Tensor, targets: Targets, start: Tensor | None = None) -> Tensor:
+    def __call__(self, images: Tensor, targets: Outputs, start: Tensor | None = None) -> Tensor:
         """Return adversarial images (n, c, h, w), on the model's device.
 
         Parameters
         ----------
         images : Tensor (n, c, h, w)
             Of floating point, within [0, 1], or normalised if `set_normalization_used` said so.
-        targets : mapping of str to Tensor
-            Each task's target, n first. In the mode targeted by target, the outputs to be had instead.
+        targets : mapping of str to Tensor, sequence of Tensor, or Tensor
+            Each task's target, n first: by name, in the order of the tasks, or of the only one. In the
+            mode targeted by target, the outputs to be had instead.
         start : Tensor (n, c, h, w), optional
             Where to start, as images; projected into the ball. By default the images, or a random
             start if the attack makes one.
@@ -125,20 +129,28 @@ class Attack(ABC):
         SettingError
             Images outside [0, 1] or not finite, a task without output or target, or a model that cannot
             be differentiated.
+        DivergedError
+            A loss or its gradient is NaN or infinite.
         """
         given = images
         with evaluating(self.model), torch.inference_mode(False), torch.enable_grad():
             device = _device_of(self.model, images)
             images = self._checked(images.detach().clone().to(device), "images")
-            goals = {
-                name: target.clone().to(device) if isinstance(target, Tensor) else target
-                for name, target in targets.items()
+            named = {
+                name: target.clone().to(device)
+                for name, target in by_task(self.tasks, targets, "targets").items()
             }
-            if self._goals is not None:
-                goals = dict(self._goals(images, goals))
+            goals = named if self._goals is None else self._goals(images, named)
             ascent = Ascent(self, images, goals, lambda attempt: _generators(given, self.seed, attempt))
             if start is not None:
-                x = ascent.project(self._checked(start.detach().clone().to(device), "start"))
+                start = self._checked(start.detach().clone().to(device), "start")
+                if start.shape != images.shape:
+                    raise SettingError(
+                        f"a start of shape {tuple(start.shape)} for images of {tuple(images.shape)}",
+                        "the same shape",
+                        "Give one start an image.",
+                    )
+                x = ascent.project(start)
             else:
                 x = ascent.random_start() if self.random_start else images
             adversarial = self.perturb(ascent, x) if len(images) else images
@@ -155,7 +167,7 @@ class Attack(ABC):
         """Lower the losses to the targets that a call gives: they are the outputs to be had."""
         self.targeted, self._goals = True, None
 
-    def set_mode_targeted_by_function(self, function: Callable[[Tensor, Targets], Targets]) -> None:
+    def set_mode_targeted_by_function(self, function: Goals) -> None:
         """Lower the losses to what `function` makes of the images in [0, 1] and the targets of a call."""
         self.targeted, self._goals = True, function
 
@@ -180,7 +192,7 @@ class Attack(ABC):
             torch.tensor(std, dtype=torch.float64).reshape(1, -1, 1, 1),
         )
 
-    def save(self, loader: Iterable[tuple[Tensor, Targets]], path: str | Path) -> None:
+    def save(self, loader: Iterable[tuple[Tensor, Outputs]], path: str | Path) -> None:
         """Attack all batches of `loader`; write the images in [0, 1] and the targets with `torch.save`.
 
         The file holds ``{"images": Tensor, "targets": {task: Tensor}}`` on the CPU, and is there whole or
@@ -193,7 +205,10 @@ class Attack(ABC):
         OutputError
             The file cannot be written.
         """
-        batches = [(self(images, targets).cpu(), targets) for images, targets in loader]
+        batches = [
+            (self(images, targets).cpu(), by_task(self.tasks, targets, "targets"))
+            for images, targets in loader
+        ]
         if not batches:
             raise SettingError("a loader without batches", "at least one", "Check the data set.")
         images = torch.cat([batch for batch, _ in batches])
@@ -209,7 +224,7 @@ class Attack(ABC):
         }
         write_whole(Path(path), lambda temporary: torch.save(content, temporary))
 
-    def _losses(self, x: Tensor, targets: Targets) -> dict[str, Tensor]:
+    def _losses(self, x: Tensor, targets: Outputs) -> dict[str, Tensor]:
         if self._normalization is not None:
             mean, std = self._normalization
             x = (x - mean.to(x)) / std.to(x)
@@ -258,7 +273,7 @@ class Ascent:
         self,
         attack: Attack,
         images: Tensor,
-        targets: Targets,
+        targets: Outputs,
         generators: Callable[[int], Iterator[torch.Generator]],
     ) -> None:
         self.images = images

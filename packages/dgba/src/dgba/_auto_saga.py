@@ -10,7 +10,8 @@ g_t of the tasks' terms at x,
 where the second line is gradient ascent on the objective at x', the sign's derivative taken for that of
 tanh(phi .). It is the baseline AS of arXiv 2305.12066, whose code sums the gradient at x' over T
 copies of the last task, and divides all gradients by the size of the batch, with which its weights learn.
-Here the sum is over the tasks, each once, and each sample has its own gradients.
+Here the sum is over the tasks, each once, and each sample has its own gradients. At the authors' rate the
+weights hardly move where gradients are small: the attack is then I-FGSM along the sum.
 """
 
 from __future__ import annotations

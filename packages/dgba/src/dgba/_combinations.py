@@ -35,7 +35,7 @@ import torch
 from torch import Tensor
 
 from dgba._programs import dual_step
-from tenfold import SettingError, UnknownNameError
+from tenfold import DivergedError, SettingError, UnknownNameError
 
 Weights = Literal["current", "clean"]
 Room = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -127,10 +127,19 @@ def gradient_of(values: Tensor, x: Tensor, *, keep_graph: bool = False) -> Tenso
     ------
     SettingError
         No differentiable path leads from `x` to the values.
+    DivergedError
+        The gradient is NaN or infinite.
     """
     (gradient,) = torch.autograd.grad(values.sum(), x, retain_graph=keep_graph, allow_unused=True)
     if gradient is None:
         raise _no_gradient("what the attack climbs")
+    if not gradient.isfinite().all():
+        sample = int((~gradient.isfinite()).flatten(1).any(1).nonzero()[0])
+        raise DivergedError(
+            f"the gradient of what the attack climbs is NaN or infinite for sample {sample}",
+            "finite numbers",
+            "Look for square roots, logarithms and divisions at 0 in the model and the losses.",
+        )
     return gradient
 
 

@@ -45,7 +45,7 @@ def steepest(gradient: Tensor, norm: str, eps: float | Tensor, lo: Tensor, hi: T
     Returns
     -------
     Tensor
-        Of the gradient's shape and type.
+        Of the gradient's shape and type; in the box exactly, and within eps to the rounding of the type.
 
     Raises
     ------
@@ -170,8 +170,8 @@ def _checked(norm: str, eps: float | Tensor, vector: Tensor, lo: Tensor, hi: Ten
         )
     n = vector.shape[0]
     budget = torch.as_tensor(eps, dtype=torch.float64, device=vector.device)
-    if budget.shape not in ((), (n,)) or not (budget >= 0).all():
-        raise SettingError(f"eps is {eps}", f"a number from 0 up, or {n} of them", "Correct it.")
+    if budget.shape not in ((), (n,)) or not ((budget >= 0) & budget.isfinite()).all():
+        raise SettingError(f"eps is {eps}", f"a finite number from 0 up, or {n} of them", "Correct it.")
     if bool((lo > 0).any()) or bool((hi < 0).any()):
         raise SettingError("a box without 0", "lo <= 0 <= hi everywhere", "Clamp the images to their range.")
     return budget.reshape(-1, 1).expand(n, 1)

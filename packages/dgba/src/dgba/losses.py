@@ -15,8 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dgba._entries import rows, valid_entries, valid_vectors
-from tenfold import SettingError
+from dgba._entries import check_classes, check_same_shape, directions, rows, valid_entries, valid_vectors
 
 Loss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """Takes output and target, both with n first, and returns n losses, differentiable in the output."""
@@ -106,56 +105,6 @@ def l1(output: Tensor, target: Tensor, ignore_value: float | None = None) -> Ten
     check_same_shape(output, target)
     valid = valid_entries(target, ignore_value)
     return _mean((output - torch.where(valid, target, 0)).abs(), valid)
-
-
-def directions(vectors: Tensor) -> Tensor:
-    """Return vectors along dimension 1 at length 1; a zero vector stays zero, and has a finite gradient."""
-    # Many times faster on CPUs than torch's norms along a strided dimension.
-    return vectors * vectors.square().sum(1, keepdim=True).clamp(min=1e-16).rsqrt()
-
-
-def check_same_shape(output: Tensor, target: Tensor, dimensions: int = 1) -> None:
-    """Refuse an output that would have to be broadcast to fit its target.
-
-    Raises
-    ------
-    SettingError
-        The shapes differ, or have fewer than `dimensions`.
-    """
-    if output.shape != target.shape or output.ndim < dimensions:
-        raise SettingError(
-            f"an output of shape {tuple(output.shape)} and a target of shape {tuple(target.shape)}",
-            f"the same shape, of {dimensions} dimension{'s' * (dimensions > 1)} or more",
-            "Resize the output, or give the target its channel dimension.",
-        )
-
-
-def check_classes(output: Tensor, target: Tensor, ignore_value: int | None) -> None:
-    """Refuse a target that is not of classes, or not of those that the output has logits for.
-
-    Raises
-    ------
-    SettingError
-        See `cross_entropy`.
-    """
-    if output.ndim < 2 or target.shape != output.shape[:1] + output.shape[2:]:
-        raise SettingError(
-            f"logits of shape {tuple(output.shape)} and classes of shape {tuple(target.shape)}",
-            "logits (n, classes, ...) and classes (n, ...), with n and ... the same",
-            "Resize the logits, or take the channel dimension off the target.",
-        )
-    if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
-        raise SettingError(f"classes of type {target.dtype}", "integers", "Use target.long().")
-    if not target.numel():
-        return
-    classes = torch.where(valid_entries(target, ignore_value), target, 0)
-    least, most = (int(extreme) for extreme in classes.aminmax())
-    if least < 0 or most >= output.shape[1]:
-        raise SettingError(
-            f"classes from {least} to {most}, and {output.shape[1]} logits",
-            f"classes from 0 to {output.shape[1] - 1}",
-            "Give the label of pixels that do not count as ignore_value, or more logits.",
-        )
 
 
 def _mean(values: Tensor, valid: Tensor) -> Tensor:

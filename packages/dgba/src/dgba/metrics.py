@@ -20,8 +20,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from dgba._entries import rows, valid_entries, valid_vectors
-from dgba.losses import check_classes, check_same_shape, directions
+from dgba._entries import check_classes, check_same_shape, directions, rows, valid_entries, valid_vectors
 
 
 class Metric(ABC):

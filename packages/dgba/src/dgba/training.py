@@ -16,7 +16,6 @@ Free training thus follows the sum of the losses, whatever the attack combines.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, get_args
@@ -156,7 +155,7 @@ def _inputs(
         return lambda images, targets: iter((images,))
     attack = adversarial(model)
     if variant == "standard":
-        return partial(_standard, attack)
+        return partial(_crafted, attack, generator)
     if attack.norm != "linf":
         raise SettingError(
             f"{variant} adversarial training with an attack in {attack.norm}",
@@ -174,19 +173,16 @@ def _inputs(
         steps=1,
         keep_best=False,
     )
-    return partial(_fast, step, generator)
+    return partial(_crafted, step, generator)
 
 
-def _standard(attack: Attack, images: Tensor, targets: Targets) -> Iterator[Tensor]:
+def _crafted(
+    attack: Attack, generator: torch.Generator, images: Tensor, targets: Targets
+) -> Iterator[Tensor]:
     yield images
+    # The random start of an image is the same whenever the seed is: draw another one every time.
+    attack.seed = int(torch.randint(2**62, (), generator=generator))
     yield attack(images, targets)
-
-
-def _fast(step: PGD, generator: torch.Generator, images: Tensor, targets: Targets) -> Iterator[Tensor]:
-    yield images
-    # An image's random start depends on the attack's seed alone: draw another at each epoch.
-    seed = int(torch.randint(2**62, (), generator=generator))
-    yield dataclasses.replace(step, seed=seed)(images, targets)
 
 
 def _free(eps: float, images: Tensor, targets: Targets) -> Iterator[Tensor]:

@@ -36,6 +36,8 @@ from tenfold import SettingError, UnknownNameError
 OBJECTIVES = ("worst", "total")
 # Cost of a unit of shortfall, where a task's unit is the largest gain it can have.
 _PENALTY = 1e3
+# Of N mu, the gap along the path. Gains are at most 1, so that below it rounding would decide.
+_LEAST = 1e-10
 
 
 @dataclass(frozen=True, eq=False)
@@ -261,7 +263,8 @@ def _solve(program: _Program, tolerance: float, iterations: int) -> tuple[Tensor
         multipliers[:, -1] = _PENALTY - (R - program.worst - 1) / R
     best_y, best_multipliers = torch.zeros_like(program.K[:, 0]), multipliers.clone()
     values, bounds = torch.full_like(program.unit, -torch.inf), torch.full_like(program.unit, torch.inf)
-    mu = program.gradient(multipliers).abs().mean(1, keepdim=True).clamp(min=1e-12)
+    # Not too small a start where the tasks' gradients cancel each other.
+    mu = program.gradient(multipliers).abs().mean(1, keepdim=True).clamp(min=0.1 / program.K.shape[2])
 
     running = torch.arange(n, device=mu.device)
     for _ in range(iterations):
@@ -298,13 +301,16 @@ def _newton(program: _Program, c: Tensor, multipliers: Tensor, mu: Tensor) -> tu
 
     tau, q, slack = at(mu)
     near = (multipliers * slack / tau - 1).abs().amax(1, keepdim=True) < 0.5
-    mu = torch.where(near, 0.1 * mu, mu)
+    mu = torch.where(near, 0.1 * mu, mu).clamp(min=_LEAST / N)
     tau, q, slack = at(mu)
     root = (mu.square() + c.square()).sqrt()
     curvature = mu / (root * (mu + root))
     hessian = program.C @ ((program.K * curvature.unsqueeze(1)) @ program.K.mT) @ program.C.mT
     # The barrier's own curvature, tau / l^2, would let no multiplier fall faster than by half.
-    hessian = hessian + torch.diag_embed(torch.maximum(slack, tau / multipliers) / multipliers)
+    diagonal = torch.maximum(slack, tau / multipliers) / multipliers
+    # Rounding can leave nothing of it beside the curvature of the few entries that mu leaves in between.
+    diagonal = diagonal + 1e-14 * hessian.diagonal(dim1=1, dim2=2).amax(1, keepdim=True)
+    hessian = hessian + torch.diag_embed(diagonal)
     descent = tau / multipliers - q
     system = torch.cat(
         [

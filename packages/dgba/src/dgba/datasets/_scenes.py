@@ -33,6 +33,7 @@ from tenfold import SettingError, UnknownNameError
 Split = Literal["train", "validation", "test"]
 Array = NDArray[Any]
 Vector = tuple[Array, Array, Array]
+Where = tuple[Array, ...]
 
 CLASSES = ("wall", "floor", "ceiling", "furniture", "cabinet", "ball")
 CHANNELS = {"segmentation": len(CLASSES), "depth": 1, "normals": 3, "edges": 1, "keypoints": 1}
@@ -45,8 +46,8 @@ TALL, NEAR = 0.9, 0.2
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 EDGE_SCALE, CORNER_SCALE = 4, 8
 SURFACES = 6 + BOXES + BALLS
-PIXELS = 1 << 15
-"""Pixels rendered at once: the arrays then stay in the processor's second cache."""
+PIXELS = 1 << 16
+"""Pixels rendered at once: an array of them is then a quarter of a megabyte."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,14 +249,21 @@ class _View:
         level, ahead = 2 + (signs[1] > 0), 4 + (signs[2] > 0)
         self.surface = np.where(faces[1], level, np.where(faces[2], ahead, signs[0] > 0))
 
-    def add(self, t: Array, meets: Array, normal: Vector, label: Array, surface: int) -> None:
-        """Put an object in front of what lies behind it, where the ray `meets` it beyond `NEAR`."""
-        seen = meets & (t > NEAR) & (t < self.t)
-        np.copyto(self.t, t, where=seen)
-        np.copyto(self.label, label, where=seen)
-        np.copyto(self.surface, surface, where=seen)
-        for mine, new in zip(self.normal, normal, strict=True):
-            np.copyto(mine, new, where=seen)
+    def add(self, t: Array, meets: Array, label: Array, surface: int) -> Where:
+        """Put an object in front of what lies behind it, where the ray `meets` it beyond `NEAR`.
+
+        Returns where it is seen; `label` has shape (n, 1).
+        """
+        where = np.nonzero(meets & (t > NEAR) & (t < self.t))
+        self.t[where] = t[where]
+        self.label[where] = label[where[0], 0]
+        self.surface[where] = surface
+        return where
+
+    def turn(self, where: Where, normal: Vector) -> None:
+        """Set the normals there."""
+        for part, values in zip(self.normal, normal, strict=True):
+            part[where] = values
 
 
 def _first(masks: list[Array]) -> list[Array]:
@@ -276,7 +284,7 @@ def _add_box(view: _View, draw: _Uniforms, room: Vector, surface: int, present: 
     ox, oy, oz = _minus(view.eye, centre)
     dx, dy, dz = view.rays
     rays = (_nonzero(c * dx - s * dz), dy, _nonzero(s * dx + c * dz))
-    into, out, signs = [], [], []
+    into, out = [], []
     for o, d, extent in zip(
         (c * ox - s * oz, oy, s * ox + c * oz), rays, (width, height, length), strict=True
     ):
@@ -284,12 +292,14 @@ def _add_box(view: _View, draw: _Uniforms, room: Vector, surface: int, present: 
         middle, half = -o * inverse, extent / 2 * np.abs(inverse)
         into.append(middle - half)
         out.append(middle + half)
-        signs.append(-np.sign(d))
     t = np.maximum(np.maximum(into[0], into[1]), into[2])
     behind = np.minimum(np.minimum(out[0], out[1]), out[2])
-    x, y, z = (face * sign for face, sign in zip(_first([face == t for face in into]), signs, strict=True))
     label = np.where(height < TALL, FURNITURE, CABINET)
-    view.add(t, present & (t < behind), (c * x + s * z, y, c * z - s * x), label, surface)
+    where = view.add(t, present & (t < behind), label, surface)
+    faces = _first([enters[where] == t[where] for enters in into])
+    x, y, z = (face * -np.sign(d[where]) for face, d in zip(faces, rays, strict=True))
+    c, s = c[where[0], 0], s[where[0], 0]
+    view.turn(where, (c * x + s * z, y, c * z - s * x))
 
 
 def _add_ball(view: _View, draw: _Uniforms, room: Vector, surface: int, present: Array) -> None:
@@ -304,8 +314,13 @@ def _add_ball(view: _View, draw: _Uniforms, room: Vector, surface: int, present:
     a, b = _dot(view.rays, view.rays), _dot(from_centre, view.rays)
     discriminant = b * b - a * (_dot(from_centre, from_centre) - radius * radius)
     t = (-b - np.sqrt(np.maximum(discriminant, 0))) / a
-    x, y, z = ((o + t * d) / radius for o, d in zip(from_centre, view.rays, strict=True))
-    view.add(t, present & (discriminant > 0), (x, y, z), np.array(BALL), surface)
+    where = view.add(t, present & (discriminant > 0), np.full_like(present, BALL, int), surface)
+    row = where[0]
+    x, y, z = (
+        (o[row, 0] + t[where] * d[where]) / radius[row, 0]
+        for o, d in zip(from_centre, view.rays, strict=True)
+    )
+    view.turn(where, (x, y, z))
 
 
 def _shade(view: _View, draw: _Uniforms, lamp: Vector) -> Vector:

@@ -73,7 +73,17 @@ class MultiTaskModel(nn.Module):
         self.heads = nn.ModuleDict({task: encoder.head(count) for task, count in channels.items()})
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Return the outputs by task, each (n, channels, h, w), for `images` (n, 3, h, w) in [0, 1]."""
+        """Return the outputs by task, each (n, channels, h, w), for `images` (n, 3, h, w) in [0, 1].
+
+        Raises
+        ------
+        SettingError
+            The images have another shape.
+        """
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise SettingError(
+                f"images of shape {tuple(images.shape)}", "(n, 3, height, width)", "Batch colour images."
+            )
         images = images.contiguous(memory_format=torch.channels_last)
         paths = {task: [(images - CENTRE) / SPREAD] for task in self.heads}
         for groups, blocks in zip(self.sharing, self.blocks, strict=True):
