@@ -64,7 +64,7 @@ def test_figures_hang_together(record: Record) -> None:
     assert matrix.damages[0, 1] == metrics[key("shared", SINGLE + "segmentation", 8.0, "depth")]
     assert {claim.name for claim in record.claims} >= {
         "average damage by DGBA beyond the best of SINGLE, TOTAL and SIGNSUM, shared",
-        "damage of the tasks that are not attacked, shared over independent",
+        "damage of the tasks that are not attacked, shared beyond independent",
     }
     assert record.claims[0].ours == margin(record, "shared", 8.0)
 

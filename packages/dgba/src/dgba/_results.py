@@ -77,6 +77,12 @@ def strongest_margin(record: Record | Found, model: str, eps: float) -> float:
     return best - value(record, model, STRONGEST, eps, AVERAGE)
 
 
+def mildest_margin(record: Record | Found, model: str, eps: float) -> float:
+    """Return how many points max-min is ahead of DGBA on the damage of the mildest task."""
+    before, after = (value(record, model, name, eps, MILDEST) for name in (DGBA, MAXMIN))
+    return before - after
+
+
 def lift(record: Record | Found, model: str, eps: float) -> float:
     """Return by how many percent max-min raises the damage of the mildest task over DGBA's."""
     before, after = (value(record, model, name, eps, MILDEST) for name in (DGBA, MAXMIN))
