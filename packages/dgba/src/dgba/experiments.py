@@ -198,7 +198,8 @@ def answer(run: Run[Settings]) -> None:
         plain, hardened = models[settings.adversarial], _hardened(run, tasks, rooms)
         models[ADVERSARIAL] = hardened
         _attack(run, figures, ADVERSARIAL, hardened, tasks, batches)
-        judged = list(DataLoader(Subset(test, range(min(len(test), settings.judged_images))), ATTACKED))
+        first = Subset(test, range(min(len(test), settings.judged_images)))
+        judged = list(DataLoader(first, JUDGED))
         _judge(run, figures, STANDARD, plain, {ADVERSARIAL: hardened}, tasks, judged)
         _judge(run, figures, ADVERSARIAL, hardened, {STANDARD: plain}, tasks, judged)
         before, after = (evaluate(model, tasks, batches) for model in (plain, hardened))
