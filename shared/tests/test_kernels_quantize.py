@@ -285,7 +285,8 @@ def _arguments(**changes):
         ({"row_scale": torch.ones(3, dtype=torch.float64)}, r"torch\.float64"),
         ({"x": torch.tensor(1.0), "row_scale": torch.ones(1)}, "for a scalar"),
         ({"positive": torch.ones(4, 3)}, r"positive of shape \(4, 3\)"),
-        ({"positive": torch.ones(3, 4, dtype=torch.int32)}, "float32, int8 or bool"),
+        ({"positive": torch.ones(3, 4, dtype=torch.int32)}, "float32, int8, bool or bits"),
+        ({"positive": torch.ones(3, dtype=torch.uint8)}, r"positive of shape \(3,\)"),
     ],
 )
 def test_wrong_arguments_are_named(changes, message):

@@ -56,6 +56,7 @@ def test_absmax_and_quantize(assembly):
     quantize.absmax(x, torch.ones(3), mask)
     quantize.quantize(x, ONE, 127, None, None, None)
     quantize.quantize(x, ONE, 7, (1, 0xFFFFFFFF), torch.ones(3), x)
+    quantize.absmax(x, None, quantize.positive_bits(x))
     assert "fma.rn.f32" not in assembly["_quantize"]
 
 
