@@ -55,7 +55,7 @@ def cross_entropy(output: Tensor, target: Tensor, ignore_value: int | None = Non
 def cosine(output: Tensor, target: Tensor, ignore_value: float | None = None) -> Tensor:
     """Return 1 - cos of the angle between vectors along dimension 1, the mean of each sample.
 
-    It is computed as |u - v|^2 / 2 of the unit vectors, which an output of 0 makes 1/2.
+    It is computed as ``|u - v|^2 / 2`` of the unit vectors, which an output of 0 makes 1/2.
 
     Parameters
     ----------

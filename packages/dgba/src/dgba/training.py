@@ -5,11 +5,11 @@ The loss is the sum over tasks of the mean loss; the optimizer Adam with betas .
 training makes a clean step and then an adversarial one on every batch, as the paper does; two cheaper
 variants come from the literature:
 
-standard    step on x, then on attack(x)
-fast        step on x, then on x + clip(u + 1.25 eps sign(g)), with u uniform in the ball and g the gradient
-            there (Wong et al., ICLR 2020): one step of the attack's combination
-free        step on x + delta four times, from delta = 0, moving delta by eps sign(gradient of the training
-            loss), which the backward pass of the step gives for free (Shafahi et al., NeurIPS 2019)
+- standard: step on x, then on attack(x).
+- fast: step on x, then on x + clip(u + 1.25 eps sign(g)), with u uniform in the ball and g the gradient there
+  (Wong et al., ICLR 2020): one step of the attack's combination.
+- free: step on x + delta four times, from delta = 0, moving delta by eps sign(gradient of the training loss),
+  which the backward pass of the step gives for free (Shafahi et al., NeurIPS 2019).
 
 Free training thus follows the sum of the losses, whatever the attack combines.
 """
