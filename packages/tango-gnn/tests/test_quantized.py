@@ -109,7 +109,7 @@ def test_data_is_rounded_to_the_nearest_and_activations_at_random() -> None:
     assert len(activation.values.unique()) == 3
 
 
-def test_what_is_kept_for_the_gradient_is_int8() -> None:
+def test_what_is_kept_for_the_gradient_is_int8_and_bits() -> None:
     kept: list[torch.Tensor] = []
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -120,8 +120,8 @@ def test_what_is_kept_for_the_gradient_is_int8() -> None:
     layer = nn.GraphConv(64, 64, activation=torch.relu)
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         layer(graph, torch.randn(100, 64, requires_grad=True))
-    large = [tensor for tensor in kept if tensor.numel() >= 100 * 64]
-    assert [tensor.element_size() for tensor in large] == [1, 1]  # the sums, and where the ReLU passes
+    bytes_of_nodes = sorted(tensor.nbytes for tensor in kept if tensor.nbytes > 100)
+    assert bytes_of_nodes == [100 * 64 // 8, 64 * 64, 100 * 64]  # where the ReLU passes, the weight, the sums
 
 
 def test_a_seed_gives_the_same_step_again_and_another_does_not() -> None:
