@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 from filterpy.kalman import KalmanFilter
+from scipy.stats import chi2
 
-from mot_cup import RotatedDetections, RotatedNoise, RotatedSort
+from mot_cup import RotatedDetections, RotatedNoise, RotatedSort, _rotated_sort, fusion
 from mot_cup._rotated import rotated_iou, wrap
 from mot_cup.fusion import to_common
 from mot_cup.metrics import evaluate
@@ -22,6 +23,11 @@ def moving(frames: int, noise: float = 0.0, seed: int = 0) -> list[RotatedDetect
         RotatedDetections((box + noise * generator.normal(size=5))[None], covariance=covariance[None])
         for box in boxes
     ]
+
+
+@pytest.mark.parametrize(("gate", "dimensions"), [(_rotated_sort.GATE, 5), (fusion.GATE, 4)])
+def test_gates_are_quantiles_of_chi_square(gate: float, dimensions: int) -> None:
+    assert gate == pytest.approx(chi2.ppf(0.9973, dimensions), rel=1e-12)
 
 
 def test_the_filter_is_filterpy_s() -> None:

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaincinv
 
 from mot_cup._assignment import assign_within
 from mot_cup._boxes import Floats
@@ -28,7 +27,7 @@ from mot_cup._tracks import Ints, Tracks
 from mot_cup.fusion import Association
 from tenfold import DataError, SettingError, UnknownNameError
 
-GATE = 2 * float(gammaincinv(2.5, 0.9973))
+GATE = 18.205136741736066
 """Squared Mahalanobis distance that 0.27 % of right pairs exceed: chi-square of 5 dimensions."""
 OVERLAP = 0.1
 SIZE, STATE = 5, 7

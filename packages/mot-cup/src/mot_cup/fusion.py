@@ -27,7 +27,6 @@ from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import gammaincinv
 
 from mot_cup._assignment import assign_within
 from mot_cup._boxes import Floats, from_space, to_space
@@ -57,7 +56,7 @@ Combination = Literal["independent", "intersection", "best"]
 
 OVERLAP = 0.1
 """Different cars, seen from above, do not overlap."""
-GATE = 2 * float(gammaincinv(2, 0.9973))
+GATE = 16.251171152210564
 """Squared Mahalanobis distance that 0.27 % of pairs of one object exceed: chi-square of 4 dimensions."""
 ROUNDS = 2
 """Times that the poses are corrected and the detections associated anew."""
