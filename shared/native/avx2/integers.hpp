@@ -36,4 +36,13 @@ struct Integers {
         _mm256_storeu_ps(p, to_float(_mm256_cvtepi16_epi32(_mm256_castsi256_si128(x))));
         _mm256_storeu_ps(p + 8, to_float(_mm256_cvtepi16_epi32(_mm256_extracti128_si256(x, 1))));
     }
+    static void spread_bits(uint64_t bits, int8_t *bytes) {
+        const __m256i byte_of_lane = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
+        const __m256i bit_of_lane = _mm256_set1_epi64x(int64_t(0x8040201008040201));
+        for (int half = 0; half < 2; ++half) {
+            const __m256i all = _mm256_set1_epi32(int32_t(bits >> 32 * half));
+            const __m256i one = _mm256_and_si256(_mm256_shuffle_epi8(all, byte_of_lane), bit_of_lane);
+            _mm256_storeu_si256(reinterpret_cast<__m256i *>(bytes + 32 * half), _mm256_cmpeq_epi8(one, bit_of_lane));
+        }
+    }
 };

@@ -42,6 +42,7 @@ struct Integers {
         _mm512_storeu_ps(p, to_float(_mm512_cvtepi16_epi32(_mm512_castsi512_si256(x))));
         _mm512_storeu_ps(p + 16, to_float(_mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64(x, 1))));
     }
+    static void spread_bits(uint64_t bits, int8_t *bytes) { _mm512_storeu_si512(bytes, _mm512_movm_epi8(bits)); }
 
 private:
     static __m512i add_neighbours(__m512i a, __m512i b) {

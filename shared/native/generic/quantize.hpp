@@ -24,10 +24,11 @@ void by_pieces(const Floats &x, int64_t begin, int64_t end, Function function) {
     }
 }
 
-// A mask gives, for every piece, the function of an index that says which elements count.
+// A mask gives, for every piece, a function of an index: -1 where an element counts, 0 where it counts as zero.
+// That makes a mask of integers, which takes less than a choice between floats.
 struct Everywhere {
     static auto piece(int64_t, int64_t) {
-        return [](int64_t) { return true; };
+        return [](int64_t) { return int8_t(-1); };
     }
 };
 
@@ -35,23 +36,26 @@ template <class Element>
 struct WherePositive {
     const Element *mask;
     auto piece(int64_t, int64_t) const {
-        return [mask = mask](int64_t i) { return mask[i] > 0; };
+        return [mask = mask](int64_t i) { return int8_t(-(mask[i] > 0)); };
     }
 };
 
-// The bits of a piece are made bytes first, eight at a time, which the loops then take as vectors.
+// The bits of a piece are made bytes first, 64 at a time.
 struct WhereBitsAreSet {
     const uint8_t *bits;
-    alignas(64) uint8_t bytes[elements_at_once + 16] = {};
+    alignas(64) int8_t bytes[elements_at_once + 64] = {};
 
     auto piece(int64_t first, int64_t last) {
         const int64_t start = first & ~int64_t(7);
-        for (int64_t i = start; i < last; i += 8) {
-            const uint64_t each_bit = bits[i >> 3] * 0x0101010101010101u & 0x8040201008040201u;
-            const uint64_t zeros_and_ones = (each_bit + 0x7f7f7f7f7f7f7f7fu) >> 7 & 0x0101010101010101u;
-            __builtin_memcpy(bytes + (i - start), &zeros_and_ones, sizeof zeros_and_ones);
+        for (int64_t i = start; i < last; i += 64) {
+            uint64_t word = 0;
+            if (last - i >= 64)
+                __builtin_memcpy(&word, bits + (i >> 3), sizeof word);
+            else
+                __builtin_memcpy(&word, bits + (i >> 3), (last - i + 7) >> 3);
+            Simd::spread_bits(word, bytes + (i - start));
         }
-        return [this, start](int64_t i) { return bytes[i - start] != 0; };
+        return [this, start](int64_t i) { return bytes[i - start]; };
     }
 };
 
@@ -62,8 +66,7 @@ uint32_t absmax_where(const Floats &x, int64_t begin, int64_t end, Mask mask) {
         const float *data = x.data;
         const auto counts = mask.piece(first, last);
         for (int64_t i = first; i < last; ++i) {
-            const float scaled = data[i] * factor;
-            const int32_t key = magnitude_key(counts(i) ? scaled : 0.0f);
+            const int32_t key = magnitude_key(data[i] * factor) & counts(i);
             largest = key > largest ? key : largest;
         }
     });
@@ -101,14 +104,13 @@ void quantize_where(const Floats &x, const Rounding &rounding, int64_t begin, in
         const auto counts = mask.piece(first, last);
         const auto scaled = [&](int64_t i) {
             float v = data[i] * factor;
-            v = counts(i) ? v : 0.0f;
             v = v == v ? v : 0.0f;
             v = v > most ? most : v;
             return v < -most ? -most : v;
         };
         if (!rounding.at_random) {
             for (int64_t i = first; i < last; ++i)
-                quantized[i] = int8_t(int32_t(scaled(i) + round_to_nearest - round_to_nearest));
+                quantized[i] = int8_t(int32_t(scaled(i) + round_to_nearest - round_to_nearest)) & counts(i);
             return;
         }
         const uint32_t low = uint32_t(first), key = rounding.keys[0];
@@ -117,7 +119,8 @@ void quantize_where(const Floats &x, const Rounding &rounding, int64_t begin, in
             const float v = scaled(first + j);
             int32_t below = int32_t(v);
             below -= v < float(below);
-            quantized[first + j] = int8_t(below + (uniform(low + j, key, second_key) < v - float(below)));
+            below += uniform(low + j, key, second_key) < v - float(below);
+            quantized[first + j] = int8_t(below) & counts(first + j);
         }
     });
 }

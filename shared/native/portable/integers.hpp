@@ -30,6 +30,14 @@ struct Integers {
     static void store_floats(float *p, Short x) {
         for (int lane = 0; lane < 8; ++lane) p[lane] = x[lane];
     }
+    static void spread_bits(uint64_t bits, int8_t *bytes) {
+        for (int byte = 0; byte < 8; ++byte) {
+            const uint64_t each_bit = (bits >> 8 * byte & 0xff) * 0x0101010101010101u & 0x8040201008040201u;
+            const uint64_t zeros_and_ones = (each_bit + 0x7f7f7f7f7f7f7f7fu) >> 7 & 0x0101010101010101u;
+            const uint64_t zeros_and_minus_ones = zeros_and_ones * 0xff;
+            __builtin_memcpy(bytes + 8 * byte, &zeros_and_minus_ones, sizeof zeros_and_minus_ones);
+        }
+    }
 
 private:
     typedef int8_t Bytes __attribute__((vector_size(8)));
