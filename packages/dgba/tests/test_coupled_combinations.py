@@ -55,6 +55,21 @@ def test_max_min_raises_the_worst_task_more_than_dgba_does(model):
     assert (least[1] > 0).all()
 
 
+def test_a_task_of_less_weight_rises_more(model):
+    images, targets = batch(12)
+
+    def least(weights):
+        attack = IFGSM(model, TASKS, combination=MaxMin(weights))
+        change = rises(model, attack(images, targets), images, targets)
+        return change, torch.stack([weights.get(name, 1.0) * rise for name, rise in change.items()]).amin(0)
+
+    weights = {"depth": 0.2}
+    (plain, _), (weighted, best) = least({}), least(weights)
+    assert weighted["depth"].mean() > 1.5 * plain["depth"].mean()
+    others = torch.stack([weights.get(name, 1.0) * rise for name, rise in plain.items()]).amin(0)
+    assert best.mean() > others.mean()
+
+
 def test_max_min_leaves_out_a_task_that_has_no_target_in_a_sample(model):
     images, targets = batch(3)
     targets["segmentation"][1] = 255
@@ -158,6 +173,9 @@ def test_bounds_that_are_impossible(model):
         MaxMin(tolerance=0)
     with pytest.raises(SettingError, match="floor is 0"):
         MaxMin(floor=0)
+    with pytest.raises(SettingError, match="weight of 0 for task 'depth'"):
+        MaxMin({"depth": 0})
     images, targets = batch(2)
-    with pytest.raises(UnknownNameError, match="depth"):
-        IFGSM(model, TASKS, combination=as_combination("spare:depht"))(images, targets)
+    for misspelt in (as_combination("spare:depht"), MaxMin({"depht": 2.0})):
+        with pytest.raises(UnknownNameError, match="depth"):
+            IFGSM(model, TASKS, combination=misspelt)(images, targets)

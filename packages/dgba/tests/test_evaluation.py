@@ -13,6 +13,7 @@ from dgba import (
     compare,
     damage,
     damage_interval,
+    damage_per_rise,
     eps_curve,
     evaluate,
     log_ratio,
@@ -113,6 +114,19 @@ def test_losses_change_by_their_closed_forms() -> None:
     clean, attacked = evaluate(Halves(), tasks(), zero), evaluate(Halves(), tasks(), zero, doubled)
     assert relative_loss_change(clean, attacked)["left"] == pytest.approx(300, rel=1e-5)
     assert log_ratio(clean, attacked) == pytest.approx(math.log(4), rel=1e-4)
+
+
+def test_damage_per_rise_is_relative_to_the_mean_of_the_tasks() -> None:
+    both = (Task("left", squared, metrics={"mean": mean_output}), Task("right", squared))
+    zero = [
+        (images, {name: torch.zeros_like(item) for name, item in targets.items()})
+        for images, targets in batches()
+    ]
+    clean, attacked = evaluate(Halves(), both, zero), evaluate(Halves(), both, zero, doubled)
+    # Both losses rise fourfold: the mean output doubles, the squares are 300 % worse.
+    assert damage_per_rise(clean, attacked) == pytest.approx({"left": 0.5, "right": 1.5}, rel=1e-3)
+    with pytest.raises(DataError, match="of the loss of 'left'"):
+        damage_per_rise(attacked, clean)
 
 
 def test_a_zero_loss_has_a_finite_log_ratio() -> None:

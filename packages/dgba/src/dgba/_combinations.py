@@ -6,7 +6,7 @@ With the per-sample losses L_t(x) of the tasks t = 1..T, a combination climbs, f
     total     sum_t L_t
     signsum   sum_t L_t, in the direction sum_t sign(grad L_t)
     dgba      sum_t log(L_t + floor), or sum_t L_t / (L_t(clean) + floor)
-    maxmin    min_t r_t, with the relative rises r_t = log (L_t + floor) / (L_t(clean) + floor)
+    maxmin    min_t w_t r_t, with the relative rises r_t = log (L_t + floor) / (L_t(clean) + floor)
     bounded   sum of r_t over some tasks, while those of others stay within bounds
 
 The paper states the second form of dgba, the sum of the relative changes (L_t - L_t(clean)) / L_t(clean);
@@ -276,6 +276,9 @@ class MaxMin(Combination):
 
     Parameters
     ----------
+    weights : mapping of str to float
+        Of the tasks' rises, 1 where it does not say. The same rise of a loss does not do the same harm in
+        every task: `dgba.evaluation.damage_per_rise` measures weights that make rises comparable.
     floor : float
         Added to the losses before they are divided.
     tolerance : float
@@ -285,14 +288,22 @@ class MaxMin(Combination):
     Raises
     ------
     SettingError
-        `floor` or `tolerance` is not positive.
+        A weight, `floor` or `tolerance` is not positive.
     """
 
+    weights: Mapping[str, float] = field(default_factory=dict)
     floor: float = FLOOR
     tolerance: float = 0.1
 
     def __post_init__(self) -> None:
         _check_floor(self.floor)
+        for task, weight in self.weights.items():
+            if not 0 < weight < math.inf:
+                raise SettingError(
+                    f"a weight of {weight} for task {task!r}",
+                    "a finite number above 0",
+                    "Leave a task out of the attack's tasks to attack the others alone.",
+                )
         if not self.tolerance > 0:
             raise SettingError(f"tolerance is {self.tolerance}", "a number above 0", "Leave it out.")
 
@@ -302,8 +313,11 @@ class MaxMin(Combination):
         return True
 
     def terms(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the relative rises. See `Combination.terms`."""
-        return _rises(losses, self.clean, self.floor)
+        """Return the weighted relative rises. See `Combination.terms`."""
+        for task in self.weights:
+            _loss(losses, task)
+        rises = _rises(losses, self.clean, self.floor)
+        return {name: self.weights.get(name, 1.0) * rise for name, rise in rises.items()}
 
     def objective(self, losses: Mapping[str, Tensor]) -> Tensor:
         """Return the least rise of the tasks that take part (n,); 0 where none does."""

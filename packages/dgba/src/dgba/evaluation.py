@@ -321,6 +321,37 @@ def log_ratio(clean: Evaluation, attacked: Evaluation) -> float:
     return float((attacked.score() - clean.score()).mean()) / len(clean.tasks)
 
 
+def damage_per_rise(clean: Evaluation, attacked: Evaluation) -> dict[str, float]:
+    """Measure what harm a rise of each task's loss stands for, as weights of `dgba.MaxMin`.
+
+    Take the weights on images that nothing is judged by.
+
+    Returns
+    -------
+    dict of str to float
+        Damage over the mean of log((L' + f) / (L + f)), by task, relative to the mean over the tasks.
+
+    Raises
+    ------
+    DataError
+        The loss of a task did not rise, or the task took no harm.
+    """
+    _check_alike(clean, attacked)
+    harm = damage(clean, attacked).tasks
+    ratios = {}
+    for name, before in clean.losses.items():
+        rise = float(((attacked.losses[name] + LOSS_FLOOR) / (before + LOSS_FLOOR)).log().mean())
+        if not (rise > 0 > harm[name]):
+            raise DataError(
+                f"a damage of {harm[name]:.3g} % at a mean log ratio of {rise:.3g} of the loss of {name!r}",
+                "a loss that rises and a task that suffers",
+                "Measure with a stronger attack, or on more images.",
+            )
+        ratios[name] = -harm[name] / rise
+    mean = sum(ratios.values()) / len(ratios)
+    return {name: ratio / mean for name, ratio in ratios.items()}
+
+
 def transfer_matrix(
     model: nn.Module, tasks: Sequence[Task], loader: Batches, attack: Callable[[str], Crafter]
 ) -> TransferMatrix:

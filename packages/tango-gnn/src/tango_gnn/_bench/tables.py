@@ -135,9 +135,7 @@ def scaling_table(records: Sequence[Record]) -> Table:
         rows.append([f"{edges:,}", *("–" if t is None else f"{t:.0f}" for t in times), ratio])
     columns = ["edges", "DGL, ms", "own float32", "int8", "DGL over int8"]
     threads = _threads(records[0].settings["threads"][0])
-    return Table(
-        f"{MODELS['gcn']}, one epoch, {threads}, glibc that keeps huge pages", columns, rows
-    )
+    return Table(f"{MODELS['gcn']}, one epoch, {threads}, glibc that keeps huge pages", columns, rows)
 
 
 def _title(record: Record, what: str) -> str:
