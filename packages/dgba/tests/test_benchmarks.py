@@ -4,7 +4,7 @@ import pytest
 
 from dgba import IFGSM
 from dgba._combinations import as_combination
-from dgba.benchmarks import ONE_PASS, PASSES, TOTAL, OnePassATask, Settings, bench, interleaved
+from dgba.benchmarks import ONE_PASS, PASSES, TOTAL, OnePassATask, Settings, bench
 from dgba.datasets import scene_tasks, scenes
 from dgba.models import multi_task
 from tenfold import SettingError
@@ -22,13 +22,6 @@ def test_one_pass_a_task_climbs_where_one_backward_pass_does() -> None:
     one, many = (attack(rooms.images, rooms.targets) for attack in steps)
     # The sign of a gradient that rounds to zero may differ.
     assert (one - many).abs().gt(1e-6).double().mean() < 0.005
-
-
-def test_every_form_has_a_turn_in_every_round() -> None:
-    turns: list[str] = []
-    times = interleaved({name: lambda name=name: turns.append(name) for name in "ab"}, 3)  # type: ignore[misc]
-    assert turns == list("abababab")
-    assert all(wall >= 0 for _, wall in times.values())
 
 
 def test_the_tables_say_what_was_measured(tmp_path: Path) -> None:

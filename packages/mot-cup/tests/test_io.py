@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -366,9 +365,7 @@ def test_what_a_sequence_says_of_itself(tmp_path: Path) -> None:
 
 @real
 def test_every_real_file_is_read() -> None:
-    start = time.process_time()
     sequences = read_v2xsim(DATA / "v2xsim")
-    assert time.process_time() - start < 5
     assert len(sequences) == 40
     assert sum(len(found) for sequence in sequences for found in sequence.detections.values()) == 43_017
     assert {sequence.info.frame_rate for sequence in sequences} == {5}

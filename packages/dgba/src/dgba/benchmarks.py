@@ -7,8 +7,6 @@ figures are medians over the rounds, of CPU time and of wall time.
 from __future__ import annotations
 
 import importlib.util
-import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +24,7 @@ from dgba._tasks import classification
 from dgba.datasets import scene_tasks, scenes
 from dgba.models import multi_task
 from tenfold import SettingError
-from tenfold.experiment import Claim, Experiment, Record, Run, Table, estimate
+from tenfold.experiment import Claim, Experiment, Record, Run, Table, estimate, interleaved
 
 TOTAL, ONE_PASS, PASSES = "TOTAL", "DGBA", "DGBA, one pass a task"
 CLASSES = 10
@@ -105,11 +103,11 @@ def combine(run: Run[Settings], encoder: str) -> None:
         for name, combination in combinations.items()
     }
     times = interleaved(attacks, settings.repeats)
-    for name, (cpu, wall) in times.items():
-        run.metric(f"{encoder}/{name}/CPU ms", 1000 * cpu)
-        run.metric(f"{encoder}/{name}/wall ms", 1000 * wall)
-        run.metric(f"{encoder}/{name}/over TOTAL", cpu / times[TOTAL][0])
-        run.metric(f"{encoder}/{name}/over DGBA", cpu / times[ONE_PASS][0])
+    for name, taken in times.items():
+        run.metric(f"{encoder}/{name}/CPU ms", 1000 * taken.cpu)
+        run.metric(f"{encoder}/{name}/wall ms", 1000 * taken.wall)
+        run.metric(f"{encoder}/{name}/over TOTAL", taken.cpu / times[TOTAL].cpu)
+        run.metric(f"{encoder}/{name}/over DGBA", taken.cpu / times[ONE_PASS].cpu)
 
 
 def single_task(run: Run[Settings]) -> None:
@@ -146,25 +144,10 @@ def single_task(run: Run[Settings]) -> None:
         pairs[name] = (partial(ours, images, {"class": labels}), partial(other, images, labels))
     for name, (mine, its) in pairs.items():
         times = interleaved({"dgba": mine, "torchattacks": its}, settings.repeats)
-        for form, (cpu, wall) in times.items():
-            run.metric(f"one task/{name}/{form}, CPU ms", 1000 * cpu)
-            run.metric(f"one task/{name}/{form}, wall ms", 1000 * wall)
-        run.metric(f"one task/{name}/over torchattacks", times["dgba"][0] / times["torchattacks"][0])
-
-
-def interleaved(calls: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, tuple[float, float]]:
-    """Return the median CPU and wall seconds of every call, of rounds in which each has one turn."""
-    spent: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
-    for number in range(repeats + 1):
-        for name, call in calls.items():
-            cpu, wall = time.process_time(), time.perf_counter()
-            call()
-            if number:
-                spent[name].append((time.process_time() - cpu, time.perf_counter() - wall))
-    return {
-        name: (statistics.median(cpu for cpu, _ in times), statistics.median(wall for _, wall in times))
-        for name, times in spent.items()
-    }
+        for form, taken in times.items():
+            run.metric(f"one task/{name}/{form}, CPU ms", 1000 * taken.cpu)
+            run.metric(f"one task/{name}/{form}, wall ms", 1000 * taken.wall)
+        run.metric(f"one task/{name}/over torchattacks", times["dgba"].cpu / times["torchattacks"].cpu)
 
 
 def combinations_table(records: Sequence[Record]) -> Table:

@@ -19,11 +19,9 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -43,7 +41,7 @@ from mot_cup._sort import Sort
 from mot_cup._tracking_data import tracking_folder
 from mot_cup.io import read_mot_detections
 from tenfold import DataError, SettingError
-from tenfold.experiment import Experiment, Record, Run, Table
+from tenfold.experiment import Experiment, Record, Run, Table, interleaved
 
 Frames = list[Floats]
 FORMS = {
@@ -63,6 +61,9 @@ Sort().update(boxes)
 Sort().track([Detections.from_array(boxes)])
 print(time.perf_counter() - start)
 """
+
+TURN = 0.2
+"""Seconds of a form's turn: the fast ones are repeated in it."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,8 @@ def measure(run: Run[Settings]) -> None:
     if settings.reference:
         reference = load_reference(Path(settings.reference))
         passes["reference"] = lambda: [_online(reference.Sort(), frames) for frames in sequences]
-    seconds = interleaved(passes, settings.repeats)
+    times = interleaved(passes, settings.repeats, warm_up=2, least=TURN)
+    seconds = {form: taken.cpu for form, taken in times.items()}
     frames = sum(map(len, sequences))
     run.metric("sequences/frames", frames)
     run.metric("sequences/real", float(name == "MOT15"))
@@ -133,8 +135,8 @@ def measure(run: Run[Settings]) -> None:
                 run.metric(f"{form}/over {peer}", seconds[peer] / taken)
 
     crowd = simulated(settings.crowd, settings.crowd_frames, seed=1)
-    taken = interleaved({"crowd": lambda: _online(Sort(), crowd)}, settings.repeats)["crowd"]
-    run.metric("crowd/fps", settings.crowd_frames / taken)
+    crowded = interleaved({"crowd": lambda: _online(Sort(), crowd)}, settings.repeats, warm_up=2, least=TURN)
+    run.metric("crowd/fps", settings.crowd_frames / crowded["crowd"].cpu)
 
     for k, megabytes in enumerate(stream_memory(settings.stream)):
         run.metric(f"stream/{k}/MB", megabytes)
@@ -142,27 +144,6 @@ def measure(run: Run[Settings]) -> None:
         compiled, kept = cold_start()
         run.metric("cold/compiling/s", compiled)
         run.metric("cold/from disk/s", kept)
-
-
-def interleaved(passes: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Return the CPU seconds of each function: the median of rounds in which each is called once.
-
-    A function that is soon done is called so often a round that its time can be told.
-    """
-    rounds: dict[str, list[float]] = {name: [] for name in passes}
-    calls = {}
-    for name, function in passes.items():
-        function()
-        start = time.process_time()
-        function()
-        calls[name] = int(max(1, min(50, 0.2 / max(time.process_time() - start, 1e-3))))
-    for _ in range(repeats):
-        for name, function in passes.items():
-            start = time.process_time()
-            for _ in range(calls[name]):
-                function()
-            rounds[name].append((time.process_time() - start) / calls[name])
-    return {name: statistics.median(taken) for name, taken in rounds.items()}
 
 
 def sequences_of(settings: Settings) -> tuple[str, list[Frames]]:

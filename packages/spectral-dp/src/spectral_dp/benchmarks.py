@@ -10,8 +10,6 @@ the next, a sample, is set against the bytes of the parameters.
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,7 +25,7 @@ from spectral_dp._methods import quietly
 from spectral_dp._projections import DCTLowPass, FFTLowPass, Projection
 from spectral_dp.models import build, mlp
 from tenfold import SettingError
-from tenfold.experiment import Experiment, Record, Run, Table
+from tenfold.experiment import Experiment, Record, Run, Table, interleaved
 
 WIDTHS = (512, 256)
 BLOCK = 8
@@ -85,16 +83,8 @@ def measure(run: Run[Settings]) -> None:
 
 def _measure(run: Run[Settings], model: str, forms: Sequence[str] | dict[str, str], batch_size: int) -> None:
     steps = {form: make_step(model, form, batch_size) for form in forms}
-    rounds: dict[str, list[float]] = {form: [] for form in forms}
-    for step in steps.values():
-        step()
-    for _ in range(run.settings.repeats):
-        for form, step in steps.items():
-            start = time.perf_counter()
-            step()
-            rounds[form].append(1e3 * (time.perf_counter() - start))
-    for form in forms:
-        run.metric(f"{model}/{form}/ms", statistics.median(rounds[form]))
+    for form, taken in interleaved(steps, run.settings.repeats).items():
+        run.metric(f"{model}/{form}/ms", 1e3 * taken.wall)
         run.metric(f"{model}/{form}/bytes", peak_bytes(steps[form]))
         half = peak_bytes(make_step(model, form, batch_size // 2))
         growth = (run.metrics[f"{model}/{form}/bytes"] - half) / (batch_size - batch_size // 2)

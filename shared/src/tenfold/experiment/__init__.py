@@ -14,6 +14,7 @@ from tenfold.experiment._record import Claim, Record, read_records, write_json
 from tenfold.experiment._statistics import estimate, interval
 from tenfold.experiment._sweep import Engine, InProcess, Job, LocalProcesses, sweep
 from tenfold.experiment._table import Table
+from tenfold.experiment._timing import Timing, interleaved
 
 __all__ = [
     "Claim",
@@ -26,7 +27,9 @@ __all__ = [
     "Record",
     "Run",
     "Table",
+    "Timing",
     "estimate",
+    "interleaved",
     "interval",
     "load_state",
     "read_records",

@@ -22,6 +22,7 @@ import torch
 
 from tango_gnn._bench.forms import load, make_epoch, make_task
 from tango_gnn._bench.primitives import primitives
+from tenfold.experiment import interleaved
 
 WARM_UP = 2
 """Rounds that find the memory they need, and are not counted."""
@@ -40,7 +41,10 @@ def main(request: Mapping[str, Any]) -> dict[str, Any]:
     if request["kind"] == "primitives":
         with torch.no_grad():
             return {
-                name: _times(candidates, request["repeats"])
+                name: {
+                    form: {"wall": 1e3 * taken.wall, "cpu": 1e3 * taken.cpu}
+                    for form, taken in interleaved(candidates, request["repeats"], warm_up=WARM_UP).items()
+                }
                 for name, candidates in primitives(task, request["seed"]).items()
             }
     model, form = request["model"], request["form"]
@@ -65,16 +69,6 @@ def epochs(request: Mapping[str, Any]) -> Iterator[dict[str, float]]:
     while True:
         gc.collect()
         yield _time_of(epoch)
-
-
-def _times(candidates: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, dict[str, float]]:
-    """Return milliseconds of wall and of CPU time: medians of interleaved rounds after `WARM_UP`."""
-    spent: dict[str, list[dict[str, float]]] = {name: [] for name in candidates}
-    for _ in range(WARM_UP + repeats):
-        gc.collect()
-        for name, function in candidates.items():
-            spent[name].append(_time_of(function))
-    return {name: median(times[WARM_UP:]) for name, times in spent.items()}
 
 
 def median(times: Sequence[Mapping[str, float]]) -> dict[str, float]:
