@@ -1,20 +1,105 @@
-"""A model of the user's with its tasks and data, by the names that a command line gives."""
+"""A model of the user's with its tasks and data, by the names that a command line gives.
+
+The options, settings and loop over batches that `dgba attack` and `dgba report` have in common.
+"""
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable, Sequence
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import torch
+import typer
+from rich.console import Console
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from dgba._attack import Targets
 from dgba._tasks import Task
 from tenfold import DataError, SettingError
-from tenfold.experiment.cli import user_function
+from tenfold.experiment import Run
+from tenfold.experiment.cli import INTERRUPTED, progress, user_function
+
+Batches: TypeAlias = list[tuple[Tensor, Targets]]
+
+ModelOption = Annotated[str, typer.Option(help="What builds it: mypkg.nets:make.")]
+TasksOption = Annotated[str, typer.Option(help="What returns its tasks: mypkg.nets:tasks.")]
+DataOption = Annotated[str, typer.Option(help="What returns a data set, or batches: mypkg.data:test.")]
+WeightsOption = Annotated[Path | None, typer.Option(help="State dict to fill the model with.")]
+ImagesOption = Annotated[int, typer.Option(min=1, help="How many, the first ones.")]
+BatchSizeOption = Annotated[int, typer.Option(min=1, help="Images a batch.")]
+SeedOption = Annotated[int, typer.Option(help="Of random starts and queries.")]
+ThreadsOption = Annotated[int | None, typer.Option(min=1, help="Threads of torch.")]
+OutOption = Annotated[Path, typer.Option(help="Folder for checkpoints and pictures.")]
+JsonOption = Annotated[str | None, typer.Option("--json", help="Write the figures here; - for stdout.")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Go on after an interruption.")]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+@dataclass(frozen=True)
+class UserModel:
+    """What a user's model, its tasks and the images are read from.
+
+    Attributes
+    ----------
+    model, tasks, data : str
+        As for `read_model`, `read_tasks` and `read_batches`.
+    weights : str
+        Path of a state dict; empty for none.
+    images, batch_size : int
+        As for `read_batches`.
+    """
+
+    model: str
+    weights: str
+    tasks: str
+    data: str
+    images: int
+    batch_size: int
+
+    def load(self) -> tuple[nn.Module, tuple[Task, ...], Batches]:
+        """Return the model, its tasks and the images in batches."""
+        batches = read_batches(self.data, self.images, self.batch_size)
+        weights = Path(self.weights) if self.weights else None
+        return read_model(self.model, weights), read_tasks(self.tasks), batches
+
+
+def over_batches(
+    settings: UserModel,
+    batches: Batches,
+    add: Callable[[Tensor, Targets], None],
+    *,
+    seed: int,
+    out: Path,
+    resume: bool,
+    **state: Any,
+) -> None:
+    """Call `add` on every batch, with a checkpoint of the state after each.
+
+    Raises
+    ------
+    typer.Exit
+        It was interrupted; how to go on has been printed.
+    """
+    if not resume:
+        shutil.rmtree(out / "checkpoints", ignore_errors=True)
+    try:
+        with progress() as notify:
+            run = Run(settings, settings.data, seed, torch.get_num_threads(), out, notify)
+            for number in run.stage("batches", len(batches), **state):
+                add(*batches[number])
+    except KeyboardInterrupt:
+        again = [*sys.argv[1:], *([] if resume else ["--resume"])]
+        Console(stderr=True).print(
+            f"interrupted; go on with: {shlex.join([Path(sys.argv[0]).name, *again])}", soft_wrap=True
+        )
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def read_model(name: str, weights: Path | None) -> nn.Module:
@@ -78,7 +163,7 @@ def read_tasks(name: str) -> tuple[Task, ...]:
     return found
 
 
-def read_batches(name: str, images: int, batch_size: int) -> list[tuple[Tensor, Targets]]:
+def read_batches(name: str, images: int, batch_size: int) -> Batches:
     """Return the first images of what ``module:function`` returns, in batches.
 
     Parameters
@@ -107,7 +192,7 @@ def read_batches(name: str, images: int, batch_size: int) -> list[tuple[Tensor, 
             "a torch Dataset of (image, targets), or batches (images, targets)",
             "Return one of these.",
         )
-    batches: list[tuple[Tensor, Targets]] = []
+    batches: Batches = []
     left = images
     for batch in data:
         if left <= 0:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +20,22 @@ from dgba._mim import MIM
 from dgba._pgd import PGD
 from dgba._square import Square
 from dgba._tasks import Task
-from dgba._user_model import read_batches, read_model, read_tasks
+from dgba._user_model import (
+    BatchSizeOption,
+    DataOption,
+    DebugOption,
+    ImagesOption,
+    JsonOption,
+    ModelOption,
+    OutOption,
+    ResumeOption,
+    SeedOption,
+    TasksOption,
+    ThreadsOption,
+    UserModel,
+    WeightsOption,
+    over_batches,
+)
 from dgba.evaluation import (
     Comparison,
     Evaluation,
@@ -34,8 +46,8 @@ from dgba.evaluation import (
 )
 from dgba.pictures import side_by_side
 from tenfold import SettingError, UnknownNameError
-from tenfold.experiment import Run, Table, write_whole
-from tenfold.experiment.cli import INTERRUPTED, progress, show, write_document
+from tenfold.experiment import Table, write_whole
+from tenfold.experiment.cli import show, write_document
 
 CLEAN, ATTACKED = "clean", "attacked"
 SHOWN = 4
@@ -54,15 +66,9 @@ ATTACKS: dict[str, type[Attack]] = {
 
 
 @dataclass(frozen=True)
-class AttackSettings:
+class AttackSettings(UserModel):
     """What an attack and its figures depend on."""
 
-    model: str
-    weights: str
-    tasks: str
-    data: str
-    images: int
-    batch_size: int
     attack: str
     combination: str
     norm: str
@@ -71,10 +77,10 @@ class AttackSettings:
 
 
 def attack(
-    model: Annotated[str, typer.Option(help="What builds it: mypkg.nets:make.")],
-    tasks: Annotated[str, typer.Option(help="What returns its tasks: mypkg.nets:tasks.")],
-    data: Annotated[str, typer.Option(help="What returns a data set, or batches: mypkg.data:test.")],
-    weights: Annotated[Path | None, typer.Option(help="State dict to fill the model with.")] = None,
+    model: ModelOption,
+    tasks: TasksOption,
+    data: DataOption,
+    weights: WeightsOption = None,
     name: Annotated[str, typer.Option("--attack", help=f"One of {', '.join(ATTACKS)}.")] = "ifgsm",
     combination: Annotated[
         str, typer.Option(help="dgba, dgba:clean, total, signsum, maxmin, single:TASK, ...")
@@ -82,17 +88,15 @@ def attack(
     norm: Annotated[str, typer.Option(help="linf, l2, l1 or l0.")] = "linf",
     eps: Annotated[float | None, typer.Option(help="In 1/255 for linf, 8 by default; else as it is.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Of attacks that take several.")] = 10,
-    images: Annotated[int, typer.Option(min=1, help="How many, the first ones.")] = 256,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images a batch.")] = 32,
-    seed: Annotated[int, typer.Option(help="Of random starts.")] = 0,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of torch.")] = None,
+    images: ImagesOption = 256,
+    batch_size: BatchSizeOption = 32,
+    seed: SeedOption = 0,
+    threads: ThreadsOption = None,
     save: Annotated[Path | None, typer.Option(help="File for the images (torch.load).")] = None,
-    out: Annotated[Path, typer.Option(help="Folder for checkpoints and pictures.")] = Path(
-        "runs/dgba/attack"
-    ),
-    json: Annotated[str | None, typer.Option("--json", help="Write the figures here; - for stdout.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on after an interruption.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    out: OutOption = Path("runs/dgba/attack"),
+    json: JsonOption = None,
+    resume: ResumeOption = False,
+    debug: DebugOption = False,
 ) -> None:
     """Attack a model of your own, and measure the damage of every task."""
     torch.set_num_threads(threads or torch.get_num_threads())
@@ -104,23 +108,19 @@ def attack(
     settings = AttackSettings(
         model, str(weights or ""), tasks, data, images, batch_size, name, combination, norm, radius, steps
     )
-    batches = read_batches(data, images, batch_size)
-    network, chosen = read_model(model, weights), read_tasks(tasks)
+    network, chosen, batches = settings.load()
     crafter = Crafted(make_attack(settings, network, chosen, seed))
     comparison = Comparison(network, chosen, {CLEAN: None, ATTACKED: crafter})
-    if not resume:
-        shutil.rmtree(out / "checkpoints", ignore_errors=True)
-    try:
-        with progress() as notify:
-            run = Run(settings, data, seed, torch.get_num_threads(), out, notify)
-            for number in run.stage("batches", len(batches), comparison=comparison, crafted=crafter):
-                comparison.add(*batches[number])
-    except KeyboardInterrupt:
-        again = [*sys.argv[1:], *([] if resume else ["--resume"])]
-        Console(stderr=True).print(
-            f"interrupted; go on with: {shlex.join([Path(sys.argv[0]).name, *again])}", soft_wrap=True
-        )
-        raise typer.Exit(INTERRUPTED) from None
+    over_batches(
+        settings,
+        batches,
+        comparison.add,
+        seed=seed,
+        out=out,
+        resume=resume,
+        comparison=comparison,
+        crafted=crafter,
+    )
     found = comparison.evaluations()
     console = Console(stderr=json == "-")
     show(tables(settings, found[CLEAN], found[ATTACKED]), console)
