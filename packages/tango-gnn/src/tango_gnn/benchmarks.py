@@ -1,6 +1,7 @@
 """Epochs, primitives and memory beside DGL and PyG, on a power-law graph, in one run.
 
-Every form and configuration, of threads and of the allocator, is a process of its own; the forms take turns.
+Every form and configuration, of threads and of the allocator, is a process of its own; the forms take turns,
+save in scaling, where the memory of a machine does not hold them all.
 By default glibc gives large tensors back to the system as soon as they are freed, and every epoch pays for
 their pages again; ``kept`` lets it keep them, and has torch ask for huge pages, which spares every form the
 search for small ones. A form's best of the two is what the headline compares. Memory is weighed under glibc
@@ -114,8 +115,11 @@ def measure(run: Run[Settings]) -> None:
     for index in run.stage("scaling", len(settings.scaling)):
         edges = settings.scaling[index]
         nodes = max(1, round(edges * settings.nodes / settings.edges))
-        times = _alternate(run, SCALED, settings.threads[0], "kept", model="gcn", nodes=nodes, edges=edges)
-        _log_times(run, f"scaling/{edges}", times)
+        for form in SCALED:
+            times = _alternate(
+                run, [form], settings.threads[0], "kept", model="gcn", nodes=nodes, edges=edges
+            )
+            _log_times(run, f"scaling/{edges}", times)
     for name, values in run.history.items():
         run.metric(name, values[-1])
     _claim(run)
