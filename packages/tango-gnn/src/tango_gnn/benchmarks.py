@@ -2,10 +2,10 @@
 
 Every form and configuration, of threads and of the allocator, is a process of its own; the forms take turns,
 save in scaling, where the memory of a machine does not hold them all. By default glibc gives large tensors
-back to the system as soon as they are freed, and every epoch pays for their pages again; ``kept`` lets it keep
-them, and has torch ask for huge pages, which spares every form the search for small ones. A form's best of the
-two is what the headline compares. Memory is weighed under glibc as it is, and where it gives back every large
-tensor at once: between the two lies what is free and not given back.
+back to the system as soon as they are freed, and every epoch pays for their pages again; ``kept`` lets it
+keep them, and has torch ask for huge pages, which spares every form the search for small ones. A form's best
+of the two is what the headline compares. Memory is weighed under glibc as it is, and where it gives back
+every large tensor at once: between the two lies what is free and not given back.
 
 Three controls tell where a gain is from: our own kernels in float32, DGL in bfloat16, and DGL with
 activations in two bits, which saves memory alone.
