@@ -172,7 +172,7 @@ def _checked(norm: str, eps: float | Tensor, vector: Tensor, lo: Tensor, hi: Ten
     budget = torch.as_tensor(eps, dtype=torch.float64, device=vector.device)
     if budget.shape not in ((), (n,)) or not ((budget >= 0) & budget.isfinite()).all():
         raise SettingError(f"eps is {eps}", f"a finite number from 0 up, or {n} of them", "Correct it.")
-    if bool((lo > 0).any()) or bool((hi < 0).any()):
+    if lo.numel() and not bool((lo.amax() <= 0) & (hi.amin() >= 0)):
         raise SettingError("a box without 0", "lo <= 0 <= hi everywhere", "Clamp the images to their range.")
     return budget.reshape(-1, 1).expand(n, 1)
 

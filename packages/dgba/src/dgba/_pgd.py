@@ -68,7 +68,8 @@ class PGD(Attack):
         momentum = torch.zeros_like(x)
         for _ in range(self.steps):
             gradient, objective = ascent.climb(x)
-            best.update(x, objective)
+            if self.keep_best:
+                best.update(x, objective)
             momentum = self.accumulate(momentum, gradient)
             x = ascent.step(x, momentum, self.step_length)
         if not self.keep_best:
