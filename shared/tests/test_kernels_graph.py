@@ -198,6 +198,18 @@ def test_sums_of_features_do_not_overflow(implementation):
 
 @pytest.mark.skipif(not NATIVE, reason="the native kernels are not built")
 @pytest.mark.parametrize("implementation", NATIVE)
+@pytest.mark.parametrize("width", [256, 264, 257])
+def test_a_sum_too_large_for_a_cache_is_that_of_the_reference(implementation, width):
+    generator = torch.Generator().manual_seed(7)
+    indptr, indices, _ = random_graph(generator, 40, 4200, 6000)
+    for x, scale in ((random_bytes(generator, 40, width), SCALE), (whole(generator, 40, width), None)):
+        ours = kernels.spmm_copy_u(indptr, indices, x, scale=scale, implementation=implementation)
+        expected = kernels.spmm_copy_u(indptr, indices, x, scale=scale, implementation="reference")
+        assert torch.equal(ours[0], expected[0])
+        assert torch.equal(ours[1], expected[1])
+
+
+@pytest.mark.parametrize("implementation", NATIVE)
 def test_the_number_of_threads_does_not_change_a_bit(implementation):
     generator = torch.Generator().manual_seed(5)
     indptr, indices, edge_ids = random_graph(generator, 300, 500, 20_000)

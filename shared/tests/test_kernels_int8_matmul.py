@@ -125,6 +125,18 @@ def test_shapes_of_a_layer_over_threads(implementation):
 
 
 @pytest.mark.parametrize("implementation", NATIVE)
+@pytest.mark.parametrize("columns", [256, 264, 257])
+def test_a_product_too_large_for_a_cache_is_that_of_the_reference(implementation, columns):
+    generator = torch.Generator().manual_seed(4)
+    a, b = random_int8((4200, 40), generator, False), random_int8((40, columns), generator, False)
+    settings = {"bias": torch.randn(columns, generator=generator), "relu": True}
+    ours = kernels.int8_matmul(a, b, ONE, implementation=implementation, **settings)
+    expected = kernels.int8_matmul(a, b, ONE, implementation="reference", **settings)
+    assert torch.equal(ours[0], expected[0])
+    assert torch.equal(ours[1], expected[1])
+
+
+@pytest.mark.parametrize("implementation", NATIVE)
 def test_a_transposed_product_too_large_to_sum_up_beside(implementation):
     generator = torch.Generator().manual_seed(2)
     a, b = random_int8((5, 2100), generator, False), random_int8((5, 2000), generator, False)

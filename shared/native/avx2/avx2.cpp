@@ -22,6 +22,8 @@ struct Simd : Integers {
     static Float broadcast(float x) { return _mm256_set1_ps(x); }
     static Float load(const float *p) { return _mm256_loadu_ps(p); }
     static void store(float *p, Float x) { _mm256_storeu_ps(p, x); }
+    static void stream(float *p, Float x) { _mm256_stream_ps(p, x); }
+    static void end_stream() { _mm_sfence(); }
     static Float add(Float a, Float b) { return _mm256_add_ps(a, b); }
     static Float multiply_add(Float a, Float b, Float c) { return _mm256_fmadd_ps(a, b, c); }
     static float sum(Float x) { return sum_quad(_mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1))); }

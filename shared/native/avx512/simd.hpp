@@ -16,6 +16,8 @@ struct Avx512 : Integers {
     static Float broadcast(float x) { return _mm512_set1_ps(x); }
     static Float load(const float *p) { return _mm512_loadu_ps(p); }
     static void store(float *p, Float x) { _mm512_storeu_ps(p, x); }
+    static void stream(float *p, Float x) { _mm512_stream_ps(p, x); }
+    static void end_stream() { _mm_sfence(); }
     static Float add(Float a, Float b) { return _mm512_add_ps(a, b); }
     static Float multiply_add(Float a, Float b, Float c) { return _mm512_fmadd_ps(a, b, c); }
     static float sum(Float x) {

@@ -2,6 +2,7 @@
 // namespace, after its `Simd`, so that every function below has internal linkage; see the README.
 
 #include "magnitude.hpp"
+#include "stream.hpp"
 #include "panel.hpp"
 #include "csr.hpp"
 #include "bsr.hpp"

@@ -169,7 +169,9 @@ uint32_t int8_product(Int8Matrix a, const void *panels, int64_t begin, int64_t e
     int64_t row_sums[S::tile_rows];
     alignas(64) int32_t tile[S::tile_rows * width];
     alignas(64) int64_t long_tile[S::tile_rows * width];
+    alignas(64) float line[width];
     [[maybe_unused]] const typename S::TileSettings settings;
+    const bool streams = is_streamed<S>(out, a.rows, columns);
     int32_t largest = 0;
     for (int64_t first = begin; first < end; first += S::tile_rows) {
         const int64_t count = least(S::tile_rows, end - first);
@@ -193,14 +195,17 @@ uint32_t int8_product(Int8Matrix a, const void *panels, int64_t begin, int64_t e
                 const float factor = factor_of(epilogue, first + r);
                 const float *bias = epilogue.bias ? epilogue.bias + column : nullptr;
                 const int64_t surplus = S::offset * row_sums[r];
-                float *to = out + (first + r) * columns + column;
+                float *const target = out + (first + r) * columns + column;
+                float *const to = streams ? line : target;
                 const int32_t found =
                     is_long ? finish_row(long_tile + r * width, surplus, wanted, factor, bias, epilogue.relu, to)
                             : finish_row(tile + r * width, int32_t(surplus), wanted, factor, bias, epilogue.relu, to);
                 largest = found > largest ? found : largest;
+                for (int64_t j = 0; streams && j < wanted; j += S::width) S::stream(target + j, S::load(line + j));
             }
         }
     }
+    if (streams) S::end_stream();
     return largest;
 }
 

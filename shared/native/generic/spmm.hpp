@@ -54,6 +54,7 @@ int32_t copy_u(Graph<Index> graph, Rows<X> x, int64_t begin, int64_t end, float 
                float *out) {
     constexpr int lanes = sizeof(X) == 1 ? 2 * S::width : S::width;
     alignas(64) float tile[8 * lanes];
+    const bool streams = is_streamed<S>(out, graph.rows, x.stride);
     int32_t largest = 0;
     for (int64_t i = begin; i < end; ++i) {
         const float factor = row_scale ? scale * row_scale[i] : scale;
@@ -62,10 +63,13 @@ int32_t copy_u(Graph<Index> graph, Rows<X> x, int64_t begin, int64_t end, float 
             const int vectors = tile_vectors(left, lanes);
             TENFOLD_BY_TILE(vectors, sum_tile, graph, x, graph.indptr[i], graph.indptr[i + 1], first, tile);
             const int64_t count = left < vectors * lanes ? left : vectors * lanes;
-            largest = scale_tile(tile, count, factor, out + i * x.stride + first, largest);
+            float *const target = out + i * x.stride + first;
+            largest = scale_tile(tile, count, factor, streams ? tile : target, largest);
+            for (int64_t k = 0; streams && k < count; k += S::width) S::stream(target + k, S::load(tile + k));
             first += count;
         }
     }
+    if (streams) S::end_stream();
     return largest;
 }
 

@@ -22,6 +22,8 @@ struct Simd : Integers {
         return x;
     }
     static void store(float *p, Float x) { __builtin_memcpy(p, &x, sizeof x); }
+    static void stream(float *p, Float x) { store(p, x); }
+    static void end_stream() {}
     static Float add(Float a, Float b) { return a + b; }
     static Float multiply_add(Float a, Float b, Float c) { return a * b + c; }
     static float sum(Float x) { return (x[0] + x[2]) + (x[1] + x[3]); }
