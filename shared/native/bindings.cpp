@@ -182,13 +182,14 @@ NB_MODULE(_native, module) {
         .def(
             "int8_matmul",
             [](const InstructionSet &isa, Tensor a, Tensor b, Tensor scale, Optional row_scale, Optional bias,
-               bool relu, Tensor out, Tensor largest, int threads) {
-                const Epilogue epilogue{*scale.data<float>(), floats_or_null(row_scale), floats_or_null(bias), relu};
+               bool relu, Optional positive, Tensor out, Tensor largest, int threads) {
+                const Epilogue epilogue{*scale.data<float>(), floats_or_null(row_scale), floats_or_null(bias), relu,
+                                        positive ? positive->data<uint8_t>() : nullptr};
                 *largest.data<float>() =
                     int8_matmul(isa, int8_matrix(a), int8_matrix(b), epilogue, out.data<float>(), threads);
             },
-            nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg(),
-            nb::arg(), nogil)
+            nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg().none(),
+            nb::arg(), nb::arg(), nb::arg(), nogil)
         .def(
             "spmm_copy_u",
             [](const InstructionSet &isa, Tensor indptr, Tensor indices, Tensor x, Optional scale,

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstring>
+#include <utility>
 
 #include "parallel.hpp"
 #include "sparse.hpp"
@@ -101,8 +102,15 @@ inline float product_by_terms(const InstructionSet &isa, Int8Matrix a, Int8Matri
 inline float int8_matmul(const InstructionSet &isa, Int8Matrix a, Int8Matrix b, Epilogue epilogue, float *out,
                          int threads) {
     constexpr int64_t most_sums = 1 << 22;
-    const bool by_terms = a.column_stride != 1 && a.rows * b.columns <= most_sums;
-    return (by_terms ? product_by_terms : product_by_rows)(isa, a, b, epilogue, out, threads);
+    const int64_t size = a.rows * b.columns;
+    const bool by_terms = a.column_stride != 1 && size <= most_sums;
+    if (by_terms || b.columns % 8 != 0) {
+        uint8_t *const positive = std::exchange(epilogue.positive, nullptr);
+        const float largest = (by_terms ? product_by_terms : product_by_rows)(isa, a, b, epilogue, out, threads);
+        if (positive) positive_bits(isa, out, size, positive, threads);
+        return largest;
+    }
+    return product_by_rows(isa, a, b, epilogue, out, threads);
 }
 
 }  // namespace tenfold

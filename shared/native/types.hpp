@@ -159,6 +159,8 @@ struct Epilogue {
     float scale;
     const float *row_scale, *bias;
     bool relu;
+    // Null, or bits of where the result is positive, as positive_bits packs them.
+    uint8_t *positive;
 };
 
 // Products of int8 matrices by tiles of the result. Operands are packed, which makes each of them

@@ -77,6 +77,7 @@ def test_the_product_is_that_of_integers(case):
     expected = expected.relu() if case["relu"] else expected
 
     torch.set_num_threads(case["threads"])
+    positive = torch.full(((m * n + 7) // 8,), 255, dtype=torch.uint8)
     out, largest = kernels.int8_matmul(
         in_layout(left.mT if case["transpose_a"] else left, case["layouts"][0]),
         in_layout(right.mT if case["transpose_b"] else right, case["layouts"][1]),
@@ -86,10 +87,12 @@ def test_the_product_is_that_of_integers(case):
         row_scale=row_scale,
         bias=bias,
         relu=case["relu"],
+        positive=positive,
         implementation=case["implementation"],
     )
     assert torch.equal(out, expected)
     assert torch.equal(largest, expected.abs().max() if expected.numel() else torch.tensor(0.0))
+    assert torch.equal(positive, kernels.positive_bits(expected, implementation="reference"))
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
@@ -130,10 +133,12 @@ def test_a_product_too_large_for_a_cache_is_that_of_the_reference(implementation
     generator = torch.Generator().manual_seed(4)
     a, b = random_int8((4200, 40), generator, False), random_int8((40, columns), generator, False)
     settings = {"bias": torch.randn(columns, generator=generator), "relu": True}
-    ours = kernels.int8_matmul(a, b, ONE, implementation=implementation, **settings)
+    positive = torch.empty((4200 * columns + 7) // 8, dtype=torch.uint8)
+    ours = kernels.int8_matmul(a, b, ONE, positive=positive, implementation=implementation, **settings)
     expected = kernels.int8_matmul(a, b, ONE, implementation="reference", **settings)
     assert torch.equal(ours[0], expected[0])
     assert torch.equal(ours[1], expected[1])
+    assert torch.equal(positive, kernels.positive_bits(expected[0], implementation="reference"))
 
 
 @pytest.mark.parametrize("implementation", NATIVE)
@@ -214,6 +219,12 @@ def _arguments(**changes):
         ({"row_scale": torch.ones(4)}, r"row_scale of shape \(4,\)"),
         ({"bias": torch.ones(4)}, r"bias of shape \(4,\)"),
         ({"bias": torch.ones(5, dtype=torch.float64)}, r"bias of shape \(5,\) and torch\.float64"),
+        (
+            {"positive": torch.empty(3, dtype=torch.uint8)},
+            r"positive of torch\.uint8 and shape \(3,\).*shape \(2,\)",
+        ),
+        ({"positive": torch.empty(2)}, r"positive of torch\.float32"),
+        ({"positive": torch.empty(4, dtype=torch.uint8)[::2]}, "a contiguous"),
     ],
 )
 def test_wrong_arguments_are_named(changes, message):

@@ -84,11 +84,15 @@ def check_int8_matmul(shape, transposed):
     b = torch.randint(-128, 128, (n, k) if transpose_b else (k, n), generator=generator).to(torch.int8)
     scale, row_scale, bias = torch.tensor(0.013), torch.rand(m), torch.randn(n)
     for settings in ({}, {"relu": True}, {"row_scale": row_scale, "bias": bias, "relu": transpose_b}):
-        (ours, ours_absmax), (expected, expected_absmax) = _both(
-            kernels.int8_matmul, a, b, scale, transpose_a=transpose_a, transpose_b=transpose_b, **settings
+        positive = torch.empty((m * n + 7) // 8, dtype=torch.uint8)
+        settings |= {"transpose_a": transpose_a, "transpose_b": transpose_b}
+        ours, ours_absmax = kernels.int8_matmul(
+            a, b, scale, **settings, positive=positive, implementation="triton"
         )
+        expected, expected_absmax = kernels.int8_matmul(a, b, scale, **settings, implementation="reference")
         assert torch.equal(ours, expected)
         assert torch.equal(ours_absmax, expected_absmax)
+        assert torch.equal(positive, kernels.positive_bits(expected, implementation="reference"))
 
 
 def check_int8_matmul_beyond_int32():

@@ -36,6 +36,10 @@ struct Integers {
         _mm256_storeu_ps(p, to_float(_mm256_cvtepi16_epi32(_mm256_castsi256_si128(x))));
         _mm256_storeu_ps(p + 8, to_float(_mm256_cvtepi16_epi32(_mm256_extracti128_si256(x, 1))));
     }
+    static float floor(float x) { return __builtin_floorf(x); }
+    static uint8_t positive_bits(const float *p) {
+        return uint8_t(_mm256_movemask_ps(_mm256_cmp_ps(_mm256_loadu_ps(p), _mm256_setzero_ps(), _CMP_GT_OQ)));
+    }
     static void spread_bits(uint64_t bits, int8_t *bytes) {
         const __m256i byte_of_lane = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
         const __m256i bit_of_lane = _mm256_set1_epi64x(int64_t(0x8040201008040201));

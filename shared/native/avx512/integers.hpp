@@ -42,6 +42,10 @@ struct Integers {
         _mm512_storeu_ps(p, to_float(_mm512_cvtepi16_epi32(_mm512_castsi512_si256(x))));
         _mm512_storeu_ps(p + 16, to_float(_mm512_cvtepi16_epi32(_mm512_extracti64x4_epi64(x, 1))));
     }
+    static float floor(float x) { return __builtin_floorf(x); }
+    static uint8_t positive_bits(const float *p) {
+        return _mm256_cmp_ps_mask(_mm256_loadu_ps(p), _mm256_setzero_ps(), _CMP_GT_OQ);
+    }
     static void spread_bits(uint64_t bits, int8_t *bytes) { _mm512_storeu_si512(bytes, _mm512_movm_epi8(bits)); }
 
 private:

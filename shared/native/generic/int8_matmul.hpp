@@ -77,7 +77,10 @@ void interleave(const int8_t *from, int64_t line_stride, int64_t lines, int64_t 
         line[g] = from + g * line_stride;
         if (g < lines && count == size && stride == 1) continue;
         __builtin_memset(padded[g], 0, size);
-        for (int64_t j = 0; g < lines && j < count; ++j) padded[g][j] = line[g][j * stride];
+        if (stride == 1)
+            __builtin_memcpy(padded[g], line[g], g < lines ? count : 0);
+        else
+            for (int64_t j = 0; g < lines && j < count; ++j) padded[g][j] = line[g][j * stride];
         line[g] = padded[g];
     }
     // A group is a 32-bit word, put together from halves: the compiler's own interleaving of bytes takes
@@ -202,6 +205,8 @@ uint32_t int8_product(Int8Matrix a, const void *panels, int64_t begin, int64_t e
                             : finish_row(tile + r * width, int32_t(surplus), wanted, factor, bias, epilogue.relu, to);
                 largest = found > largest ? found : largest;
                 for (int64_t j = 0; streams && j < wanted; j += S::width) S::stream(target + j, S::load(line + j));
+                for (int64_t j = 0; epilogue.positive && j < wanted; j += 8)
+                    epilogue.positive[(target - out + j) / 8] = S::positive_bits(to + j);
             }
         }
     }

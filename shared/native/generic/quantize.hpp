@@ -113,15 +113,16 @@ void quantize_where(const Floats &x, const Rounding &rounding, int64_t begin, in
                 quantized[i] = int8_t(int32_t(scaled(i) + round_to_nearest - round_to_nearest)) & counts(i);
             return;
         }
+        // Narrowed afterwards: the compiler would otherwise narrow each of the two terms.
+        float rounded[elements_at_once];
         const uint32_t low = uint32_t(first), key = rounding.keys[0];
         const uint32_t second_key = rounding.keys[1] + uint32_t(first >> 32) * 0x9e3779b9u;
         for (uint32_t j = 0; j < uint32_t(last - first); ++j) {
             const float v = scaled(first + j);
-            int32_t below = int32_t(v);
-            below -= v < float(below);
-            below += uniform(low + j, key, second_key) < v - float(below);
-            quantized[first + j] = int8_t(below) & counts(first + j);
+            const float below = Simd::floor(v);
+            rounded[j] = uniform(low + j, key, second_key) < v - below ? below + 1.0f : below;
         }
+        for (int64_t i = first; i < last; ++i) quantized[i] = int8_t(int32_t(rounded[i - first])) & counts(i);
     });
 }
 
@@ -137,19 +138,14 @@ inline void quantize(Floats x, Rounding rounding, int64_t begin, int64_t end, in
 }
 
 inline void positive_bits(const float *x, int64_t size, int64_t begin, int64_t end, uint8_t *bits) {
-    constexpr int64_t at_once = elements_at_once / 8;
-    for (int64_t byte = begin; byte < end; byte += at_once) {
-        const int64_t bytes = end - byte < at_once ? end - byte : at_once;
-        const float *from = x + 8 * byte;
-        const int64_t count = size - 8 * byte < 8 * bytes ? size - 8 * byte : 8 * bytes;
-        alignas(64) uint8_t zeros_and_ones[elements_at_once] = {};
-        for (int64_t i = 0; i < count; i += 16) __builtin_prefetch(from + i + elements_ahead);
-        for (int64_t i = 0; i < count; ++i) zeros_and_ones[i] = from[i] > 0.0f;
-        for (int64_t i = 0; i < bytes; ++i) {
-            uint64_t eight;
-            __builtin_memcpy(&eight, zeros_and_ones + 8 * i, sizeof eight);
-            // Moves the byte of element j to bit j of the highest byte.
-            bits[byte + i] = uint8_t(eight * 0x0102040810204080u >> 56);
-        }
+    const int64_t whole = size / 8 < end ? size / 8 : end;
+    for (int64_t byte = begin; byte < whole; ++byte) {
+        __builtin_prefetch(x + 8 * byte + elements_ahead);
+        bits[byte] = Simd::positive_bits(x + 8 * byte);
+    }
+    if (whole < end) {
+        float last[8] = {};
+        for (int64_t i = 8 * whole; i < size; ++i) last[i - 8 * whole] = x[i];
+        bits[whole] = Simd::positive_bits(last);
     }
 }

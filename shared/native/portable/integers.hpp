@@ -30,6 +30,16 @@ struct Integers {
     static void store_floats(float *p, Short x) {
         for (int lane = 0; lane < 8; ++lane) p[lane] = x[lane];
     }
+    static float floor(float x) {
+        const float truncated = float(int32_t(x));
+        return truncated > x ? truncated - 1.0f : truncated;
+    }
+    static uint8_t positive_bits(const float *p) {
+        uint64_t zeros_and_ones = 0;
+        for (int lane = 0; lane < 8; ++lane) zeros_and_ones |= uint64_t(p[lane] > 0.0f) << 8 * lane;
+        // Moves the byte of lane j to bit j of the highest byte.
+        return uint8_t(zeros_and_ones * 0x0102040810204080u >> 56);
+    }
     static void spread_bits(uint64_t bits, int8_t *bytes) {
         for (int byte = 0; byte < 8; ++byte) {
             const uint64_t each_bit = (bits >> 8 * byte & 0xff) * 0x0101010101010101u & 0x8040201008040201u;

@@ -22,6 +22,7 @@ import torch
 
 from tenfold.errors import SettingError
 from tenfold.kernels._checks import check_scale, check_vector
+from tenfold.kernels._quantize import positive_bits
 from tenfold.kernels._registry import Operator
 from tenfold.kernels._selection import choose
 
@@ -41,6 +42,7 @@ def int8_matmul(
     row_scale: torch.Tensor | None = None,
     bias: torch.Tensor | None = None,
     relu: bool = False,
+    positive: torch.Tensor | None = None,
     implementation: str | None = None,
 ) -> Product:
     """Multiply quantised matrices: ``scale * row_scale[i] * (op(a) @ op(b))[i, j] + bias[j]``.
@@ -64,6 +66,9 @@ def int8_matmul(
         Added to every row of the result.
     relu : bool
         Replace negative elements of the result by zero.
+    positive : Tensor, shape (ceil(m * n / 8),), uint8, optional
+        Is filled with the bits of where the result is positive, as `positive_bits` packs them, which the
+        gradient of a ReLU needs.
     implementation : str, optional
         Force an implementation, as `use` takes it.
 
@@ -101,8 +106,21 @@ def int8_matmul(
     if bias is not None:
         check_vector("int8_matmul", "bias", bias, b.shape[0 if transpose_b else 1], a.device)
         bias = bias.detach()
+    if positive is not None:
+        _check_bits(positive, a.shape[1 if transpose_a else 0] * b.shape[0 if transpose_b else 1], a.device)
     multiply = choose(_operator, a, implementation).of(_operator)
-    return multiply(a, b, scale.detach(), transpose_a, transpose_b, row_scale, bias, relu)
+    return multiply(a, b, scale.detach(), transpose_a, transpose_b, row_scale, bias, relu, positive)
+
+
+def _check_bits(bits: torch.Tensor, size: int, device: torch.device) -> None:
+    expected = (size + 7) // 8
+    fits = bits.dtype is torch.uint8 and bits.shape == (expected,) and bits.device == device
+    if not fits or not bits.is_contiguous():
+        raise SettingError(
+            f"int8_matmul got positive of {bits.dtype} and shape {tuple(bits.shape)} on {bits.device}",
+            f"a contiguous torch.uint8 of shape ({expected},) on {device}",
+            "Allocate a byte for every eight elements of the result.",
+        )
 
 
 def _shape(matrix: torch.Tensor, transpose: bool) -> str:
@@ -124,6 +142,7 @@ def _reference(
     row_scale: torch.Tensor | None,
     bias: torch.Tensor | None,
     relu: bool,
+    positive: torch.Tensor | None,
 ) -> Product:
     # Sums of products of integers are exact in float64 as long as they are below 2 ** 53.
     left, right = a.double(), b.double()
@@ -133,6 +152,8 @@ def _reference(
         out += bias
     if relu:
         out = out.relu()
+    if positive is not None:
+        positive.copy_(positive_bits(out, implementation="reference"))
     return out, out.abs().amax() if out.numel() else out.new_zeros(())
 
 
@@ -147,6 +168,7 @@ def _native(
     row_scale: torch.Tensor | None,
     bias: torch.Tensor | None,
     relu: bool,
+    positive: torch.Tensor | None,
 ) -> Product:
     left, right = a.mT if transpose_a else a, b.mT if transpose_b else b
     out, largest = scale.new_empty((left.shape[0], right.shape[1])), scale.new_empty(())
@@ -157,6 +179,7 @@ def _native(
         None if row_scale is None else row_scale.contiguous(),
         None if bias is None else bias.contiguous(),
         relu,
+        positive,
         out,
         largest,
         torch.get_num_threads(),
@@ -174,9 +197,13 @@ def _triton(
     row_scale: torch.Tensor | None,
     bias: torch.Tensor | None,
     relu: bool,
+    positive: torch.Tensor | None,
 ) -> Product:
-    from tenfold.kernels._triton import int8_matmul
+    from tenfold.kernels._triton import int8_matmul, quantize
 
-    return int8_matmul.int8_matmul(
+    out, largest = int8_matmul.int8_matmul(
         a.mT if transpose_a else a, b.mT if transpose_b else b, scale, row_scale, bias, relu
     )
+    if positive is not None:
+        positive.copy_(quantize.positive_bits(out))
+    return out, largest

@@ -40,6 +40,7 @@ class InstructionSet:
         row_scale: Tensor | None,
         bias: Tensor | None,
         relu: bool,
+        positive: Tensor | None,
         out: Tensor,
         absmax: Tensor,
         threads: int,

@@ -20,7 +20,7 @@ from tango_gnn._graph import Graph
 from tango_gnn._policy import Policy
 from tango_gnn._quantized import kept, quantize, quantize_once, remember_absmax, restored
 from tango_gnn.ops._all_nodes import sum_of_nodes
-from tango_gnn.ops._linear import linear
+from tango_gnn.ops._linear import dense, linear
 from tango_gnn.ops._spmm import copy_u_sum
 from tenfold import kernels
 
@@ -98,10 +98,7 @@ class _Convolution(torch.autograd.Function):
         zq = quantize_once(z, policy, absmax=peak)
         del z
         wq = quantize(weight, policy)
-        y, peak = kernels.int8_matmul(
-            zq.values, wq.values, zq.scale * wq.scale, transpose_b=True, bias=bias, relu=relu
-        )
-        passed = kernels.positive_bits(y) if relu else None
+        y, peak, passed = dense(zq, wq, bias, relu)
         ctx.save_for_backward(passed, zq.values, zq.scale, *kept(weight, wq, policy))
         return remember_absmax(y, peak)
 

@@ -20,6 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from tango_gnn._policy import Policy
 from tango_gnn._quantized import (
+    QuantizedTensor,
     kept,
     quantize,
     quantize_once,
@@ -77,6 +78,24 @@ def linear(
     return product if x.dim() == 2 else product.reshape(*x.shape[:-1], weight.shape[0])
 
 
+def dense(
+    xq: QuantizedTensor, wq: QuantizedTensor, bias: torch.Tensor | None, relu: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Return ``relu?(X W' + b)``, its largest magnitude, and with a ReLU the bits of where it is positive."""
+    elements = xq.values.shape[0] * wq.values.shape[0]
+    passed = xq.values.new_empty((elements + 7) // 8, dtype=torch.uint8) if relu else None
+    y, peak = kernels.int8_matmul(
+        xq.values,
+        wq.values,
+        xq.scale * wq.scale,
+        transpose_b=True,
+        bias=bias,
+        relu=relu,
+        positive=passed,
+    )
+    return y, peak, passed
+
+
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -92,10 +111,7 @@ class _Linear(torch.autograd.Function):
         wq = quantize(weight, policy)
         if bias is not None and not policy.keep_bias:
             bias = round_trip(bias, policy)
-        y, peak = kernels.int8_matmul(
-            xq.values, wq.values, xq.scale * wq.scale, transpose_b=True, bias=bias, relu=relu
-        )
-        passed = kernels.positive_bits(y) if relu else None
+        y, peak, passed = dense(xq, wq, bias, relu)
         ctx.save_for_backward(passed, *kept(x, xq, policy), *kept(weight, wq, policy))
         return remember_absmax(y, peak)
 
