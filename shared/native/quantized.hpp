@@ -81,7 +81,7 @@ inline float product_by_terms(const InstructionSet &isa, Int8Matrix a, Int8Matri
     const int64_t size = a.rows * b.columns;
     std::vector<int64_t> sums(parts * size);
     const int64_t rows = whole(a.rows, int8.rows_at_once), columns = whole(b.columns, int8.tile_columns);
-    const int64_t row_floats = rows * block * int8.operand_bytes / sizeof(float);
+    const int64_t row_floats = rows * (block + row_padding) * int8.operand_bytes / sizeof(float);
     const int64_t column_floats = columns * block * int8.operand_bytes / sizeof(float);
     const int64_t floats = row_floats + column_floats + rows;
     const Buffer buffer = allocate(parts * floats);

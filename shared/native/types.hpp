@@ -163,6 +163,10 @@ struct Epilogue {
     uint8_t *positive;
 };
 
+// So many operands are free behind a row of terms that lie side by side: the rows of a tile, a power of two apart,
+// would otherwise share a few lines of the first-level cache.
+constexpr int row_padding = 64;
+
 // Products of int8 matrices by tiles of the result. Operands are packed, which makes each of them
 // operand_bytes large and their number along the sum a multiple of term_unit.
 struct Int8Kernels {

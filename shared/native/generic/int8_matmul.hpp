@@ -241,9 +241,10 @@ void pack_row_panels(Int8Matrix a, int64_t begin, int64_t end, typename S::Opera
             if constexpr (S::has_tiles) {
                 // A group is as large as a float, and as many steps as a vector is wide are transposed at once.
                 static_assert(S::step_unit == S::width && S::group * sizeof(Operand) == sizeof(float));
+                const int64_t row_stride = steps + row_padding / S::group;
                 for (int r = 0; r < count; r += S::width)
                     S::transpose(reinterpret_cast<const float *>(lines) + r, rows_at_once,
-                                 reinterpret_cast<float *>(to) + r * steps + step, steps);
+                                 reinterpret_cast<float *>(to) + r * row_stride + step, row_stride);
             } else {
                 constexpr int size = S::tile_rows * S::group;
                 for (int64_t panel = 0; panel * S::tile_rows < count; ++panel)
@@ -268,8 +269,8 @@ void int8_accumulate(Int8Matrix a, Int8Matrix b, int64_t begin, int64_t end, voi
     for (int64_t from = begin; from < end; from += S::block_terms) {
         const int64_t to = least(from + S::block_terms, end);
         const int64_t steps = steps_of<S>(to - from);
-        const int64_t panel_size = steps * S::tile_rows * S::group;
-        const int64_t row_stride = S::has_tiles ? steps * S::group : S::group;
+        const int64_t row_stride = S::has_tiles ? steps * S::group + row_padding : S::group;
+        const int64_t panel_size = S::has_tiles ? S::tile_rows * row_stride : steps * S::tile_rows * S::group;
         pack_row_panels<S>(a, from, to, rows, panel_size, row_sums);
         const Int8Matrix part{b.data + from * b.row_stride, to - from, b.columns, b.row_stride, b.column_stride};
         pack_columns<S>(part, 0, (b.columns + width - 1) / width, columns);
