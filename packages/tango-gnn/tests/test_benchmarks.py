@@ -13,7 +13,7 @@ from tango_gnn._bench.tables import best
 from tenfold import SettingError, TenfoldError
 from tenfold.experiment import Run
 
-SMALL = benchmarks.Settings(nodes=300, edges=3000, threads=(1,), repeats=1, scaling=(500, 1000))
+SMALL = benchmarks.Settings(nodes=300, edges=3000, threads=(1,), repeats=1, seconds=0, scaling=(500, 1000))
 
 
 @pytest.fixture
@@ -97,14 +97,21 @@ def test_forms_are_of_the_same_size():
         assert len({sum(size) for size in sizes.values()}) == 1, model
 
 
-def test_processes_take_turns(tmp_path):
+@pytest.mark.parametrize("seconds", [0.0, 0.5])
+def test_processes_take_turns(tmp_path, monkeypatch, seconds):
+    rounds = []
+    monkeypatch.setattr(benchmarks, "median", lambda spent: rounds.append(len(spent)) or worker.median(spent))
     settings = dataclasses.replace(SMALL, models=("gcn",))
     run = Run(settings, "power-law", 0, 1, tmp_path)
-    times = benchmarks._alternate(run, ("own", "int8"), 1, "kept", model="gcn")
+    times = benchmarks._alternate(run, ("own", "int8"), 1, "kept", seconds=seconds, model="gcn")
     assert all(times[form][clock] > 0 for form in ("own", "int8") for clock in ("wall", "cpu"))
+    assert len(set(rounds)) == 1
+    assert rounds[0] == 1 if not seconds else rounds[0] > 1
 
 
-@pytest.mark.parametrize("change", [{"nodes": 0}, {"repeats": 0}, {"models": ("gin",)}, {"threads": (0,)}])
+@pytest.mark.parametrize(
+    "change", [{"nodes": 0}, {"repeats": 0}, {"seconds": -1.0}, {"models": ("gin",)}, {"threads": (0,)}]
+)
 def test_impossible_settings_are_refused(change):
     with pytest.raises(SettingError):
         benchmarks.Settings(**change)

@@ -19,6 +19,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,8 @@ class Settings:
         "gcn" and "gat".
     repeats : int
         Rounds, after two to warm up.
+    seconds : float
+        Rounds of epochs go on for so long: the median of a few short ones is as noisy as the machine.
     scaling : tuple of int
         Numbers of edges of graphs with as many edges a node.
     """
@@ -78,14 +81,15 @@ class Settings:
     threads: tuple[int, ...] = (1, 2)
     models: tuple[str, ...] = ("gcn", "gat")
     repeats: int = 3
+    seconds: float = 45.0
     scaling: tuple[int, ...] = (100_000, 300_000, 1_000_000, 3_000_000)
 
     def __post_init__(self) -> None:
-        if min(self.nodes, self.edges, self.repeats, *self.threads, *self.scaling) < 1:
+        if min(self.nodes, self.edges, self.repeats, *self.threads, *self.scaling) < 1 or self.seconds < 0:
             raise SettingError(
-                f"{self.nodes} nodes, {self.edges} edges, {self.repeats} repeats, threads {self.threads}, "
-                f"scaling {self.scaling}",
-                "1 or more of each",
+                f"{self.nodes} nodes, {self.edges} edges, {self.repeats} repeats, {self.seconds} seconds, "
+                f"threads {self.threads}, scaling {self.scaling}",
+                "1 or more of each, and 0 seconds or more",
                 "Correct them with --set.",
             )
         for model in self.models:
@@ -104,7 +108,7 @@ def measure(run: Run[Settings]) -> None:
     epochs = [(model, *configuration) for model in settings.models for configuration in configurations]
     for index in run.stage("epochs", len(epochs)):
         model, threads, allocator = epochs[index]
-        times = _alternate(run, TIMED, threads, allocator, model=model)
+        times = _alternate(run, TIMED, threads, allocator, seconds=settings.seconds, model=model)
         _log_times(run, f"{threads}/{allocator}/{model}", times)
     weighed = list(itertools.product(settings.models, available(WEIGHED), WEIGHED_ALLOCATORS))
     for index in run.stage("memory", len(weighed)):
@@ -131,17 +135,27 @@ def _ask(run: Run[Settings], kind: str, threads: int, allocator: str, **more: An
 
 
 def _alternate(
-    run: Run[Settings], forms: Sequence[str], threads: int, allocator: str, **more: Any
+    run: Run[Settings],
+    forms: Sequence[str],
+    threads: int,
+    allocator: str,
+    *,
+    seconds: float = 0.0,
+    **more: Any,
 ) -> dict[str, dict[str, float]]:
     """Time an epoch of every form, each in a process of its own, in turns."""
-    rounds = WARM_UP + run.settings.repeats
     with contextlib.ExitStack() as stack:
         workers = {}
         for form in available(forms):
             workers[form] = stack.enter_context(_worker(run, "epochs", threads, allocator, form=form, **more))
             _answer(workers[form], "epochs", threads, allocator)
         times: dict[str, list[dict[str, float]]] = {form: [] for form in workers}
-        for _ in range(rounds):
+        end = 0.0
+        for number in itertools.count():
+            if number == WARM_UP:
+                end = time.monotonic() + seconds
+            if number >= WARM_UP + run.settings.repeats and time.monotonic() >= end:
+                break
             for form, worker in workers.items():
                 assert worker.stdin is not None
                 worker.stdin.write("\n")

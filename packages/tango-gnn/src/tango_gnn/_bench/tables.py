@@ -64,7 +64,9 @@ def epoch_table(records: Sequence[Record]) -> Table:
         "ms, glibc that keeps huge pages",
         "int8 is as fast, times",
     ]
-    return Table(_title(records[0], "forward, backward and Adam"), columns, rows)
+    least = records[0].settings["repeats"]
+    title = _title(records[0], f"forward, backward and Adam, median of {least} or more")
+    return Table(title, columns, rows)
 
 
 def primitive_table(records: Sequence[Record]) -> Table:
@@ -100,7 +102,9 @@ def primitive_table(records: Sequence[Record]) -> Table:
         "int8",
         "DGL (GEMM: torch) over ours",
     ]
-    return Table(_title(records[0], "each at its best allocator"), columns, rows)
+    repeats = records[0].settings["repeats"]
+    title = _title(records[0], f"each at its best allocator, median of {repeats}")
+    return Table(title, columns, rows)
 
 
 def memory_table(records: Sequence[Record]) -> Table:
@@ -141,10 +145,7 @@ def scaling_table(records: Sequence[Record]) -> Table:
 def _title(record: Record, what: str) -> str:
     settings = record.settings
     edges = settings["edges"] + settings["nodes"]
-    return (
-        f"Power-law graph of {settings['nodes']:,} nodes and {edges:,} edges: {what}, "
-        f"median of {settings['repeats']}"
-    )
+    return f"Power-law graph of {settings['nodes']:,} nodes and {edges:,} edges: {what}"
 
 
 def _threads(count: int) -> str:
